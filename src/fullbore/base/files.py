@@ -1,0 +1,101 @@
+"""Writing so that nothing is ever half written: write beside, fsync, rename."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def sync_directory(folder: Path) -> None:
+    """Make the names in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Replace `path` by `content`; a reader or a crash sees the old file or the new one, never a part."""
+    data = content.encode() if isinstance(content, str) else content
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(beside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+@contextmanager
+def folder_atomic(path: Path) -> Iterator[Path]:
+    """Fill a folder beside `path` and, if the block succeeds, make it durable and move it to `path`.
+
+    An older folder at `path` is replaced; if the block raises, the draft is removed and `path` is as before.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    try:
+        yield draft
+        for root, _, names in os.walk(draft):
+            for name in names:
+                sync_file(Path(root, name))
+            sync_directory(Path(root))
+        if path.exists():
+            old = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
+            os.replace(path, old)
+            os.replace(draft, path)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(draft, path)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    sync_directory(path.parent)
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what interrupted `folder_atomic` and `write_atomic` calls of dead processes left in `folder`."""
+    if not folder.is_dir():
+        return
+    for entry in folder.iterdir():
+        parts = entry.name.split(".")
+        if not (entry.name.startswith(".") and entry.name.endswith(".tmp")):
+            continue
+        owner = next((int(part) for part in reversed(parts) if part.isdigit()), None)
+        if owner is not None and owner != os.getpid() and os.path.exists(f"/proc/{owner}"):
+            continue
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Make `target` a second name for the write-once files of `source`: hard links, copies across file systems."""
+
+    def link(origin: str, copy: str) -> None:
+        try:
+            os.link(origin, copy)
+        except OSError:
+            shutil.copy2(origin, copy)
+
+    with folder_atomic(target) as draft:
+        shutil.copytree(source, draft, copy_function=link, dirs_exist_ok=True)

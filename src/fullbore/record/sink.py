@@ -1,0 +1,99 @@
+"""Events to a JSON-lines file: the caller never waits; what does not fit is dropped and counted."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+_CLOSE = object()
+_FLUSH_SECONDS = 0.2
+
+
+class Sink:
+    """A bounded queue in front of an append-only file.
+
+    Lines are written whole in one call, so that a process killed at any byte leaves at most one torn line, which
+    readers skip. A full queue or a full disk never blocks or stops the job: `dropped` counts what was lost.
+    """
+
+    def __init__(self, path: Path, capacity: int = 65536) -> None:
+        self.dropped = 0
+        self._queue: queue.Queue[Any] = queue.Queue(capacity)
+        self._closing = threading.Event()
+        self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        self._end_torn_line()
+        self._thread = threading.Thread(target=self._drain, name="fullbore-sink", daemon=True)
+        self._thread.start()
+
+    def put(self, event: dict[str, Any]) -> None:
+        try:
+            self._queue.put_nowait(event)
+        except queue.Full:
+            self.dropped += 1
+
+    def close(self) -> None:
+        """Write what is queued and make it durable."""
+        if self._descriptor < 0:
+            return
+        self._closing.set()
+        self._queue.put(_CLOSE)
+        self._thread.join()
+        try:
+            os.fsync(self._descriptor)
+        except OSError:
+            pass
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+    def __enter__(self) -> Sink:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _end_torn_line(self) -> None:
+        size = os.fstat(self._descriptor).st_size
+        if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
+            os.write(self._descriptor, b"\n")
+
+    def _drain(self) -> None:
+        closing = False
+        while not closing:
+            batch = [self._queue.get()]
+            if batch[0] is not _CLOSE:
+                self._closing.wait(_FLUSH_SECONDS)
+            while not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+            closing = any(item is _CLOSE for item in batch)
+            events = [item for item in batch if item is not _CLOSE]
+            if self.dropped and closing:
+                events.append({"kind": "dropped", "count": self.dropped})
+            self._write(events)
+
+    def _write(self, events: list[dict[str, Any]]) -> None:
+        if not events:
+            return
+        data = "".join(json.dumps(event, separators=(",", ":"), default=str) + "\n" for event in events).encode()
+        try:
+            written = os.write(self._descriptor, data)
+            if written < len(data):
+                self._end_torn_line()
+        except OSError:
+            self.dropped += len(events)
+
+
+class NoSink:
+    """Where events go when nobody keeps them."""
+
+    dropped = 0
+
+    def put(self, event: dict[str, Any]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,132 @@
+"""The recorder: a process's states, steps, choices and busy seconds, as they happen.
+
+The main thread is in one state at every instant, from exec on. `with recorder.state(State.FORWARD):` switches for the
+length of the block; leaving it returns to the state around it. The seconds of every state are written as `ledger`
+events, each a closed interval, so that their sum is the wall time whatever ends the process.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from fullbore.record.ledger import Ledger, State
+from fullbore.record.sink import NoSink, Sink
+
+_LEDGER_SECONDS = 0.5
+_LEDGER_EVENTS = 1000
+
+
+def exec_time() -> float:
+    """When this process began, in seconds since the epoch (Linux: proc(5), field 22; elsewhere: now)."""
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            ticks = int(file.read().rsplit(b")", 1)[1].split()[19])
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, ValueError, IndexError):
+        age = 0.0
+    return time.time() - age
+
+
+class _Span:
+    """A reusable context manager: entering it costs no allocation."""
+
+    __slots__ = ("_recorder", "_state")
+
+    def __init__(self, recorder: Recorder, state: State) -> None:
+        self._recorder = recorder
+        self._state = state
+
+    def __enter__(self) -> None:
+        recorder = self._recorder
+        recorder._stack.append(recorder._current)
+        recorder._switch(self._state)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        recorder = self._recorder
+        recorder._switch(recorder._stack.pop())
+
+
+class Recorder:
+    """One per process; states are switched from its main thread only, `busy` and `event` may come from any thread."""
+
+    def __init__(self, sink: Sink | NoSink | None = None, rank: int = 0, began: float | None = None) -> None:
+        """`began`: when the accounted time starts, in seconds since the epoch; none means the process's exec."""
+        self.rank = rank
+        self._sink = sink if sink is not None else NoSink()
+        started = exec_time() if began is None else began
+        now, clock = time.time(), time.perf_counter()
+        self._epoch_offset = now - clock
+        self.began = min(started, now)
+        self._spans = {state: _Span(self, state) for state in State}
+        self._stack: list[State] = []
+        self._totals: dict[State, float] = dict.fromkeys(State, 0.0)
+        self._flushed: dict[State, float] = dict.fromkeys(State, 0.0)
+        self._since = clock - (now - self.began)
+        self._flushed_at = self._since
+        self._current = State.START
+        self._busy: dict[str, float] = {}
+        self._busy_lock = threading.Lock()
+        self._switch(State.OTHER)
+
+    def state(self, state: State) -> _Span:
+        return self._spans[state]
+
+    def _switch(self, state: State) -> None:
+        now = time.perf_counter()
+        self._totals[self._current] += now - self._since
+        self._since = now
+        self._current = state
+        if now - self._flushed_at > max(_LEDGER_SECONDS, (now + self._epoch_offset - self.began) / _LEDGER_EVENTS):
+            self._flush(now)
+
+    def _flush(self, now: float) -> None:
+        delta = {s: t - self._flushed[s] for s, t in self._totals.items() if t > self._flushed[s]}
+        begin, self._flushed_at = self._flushed_at, now
+        self._flushed = dict(self._totals)
+        self.event("ledger", begin=begin + self._epoch_offset, end=now + self._epoch_offset, seconds=delta)
+
+    def adopt(self, child: Mapping[str, float], began: float, ended: float) -> None:
+        """Replace this process's seconds between two `now()` readings, all spent in `State.OTHER` waiting for a child
+        process, by that child's states; what the child did not account for was starting and ending it."""
+        self._totals[State.OTHER] -= ended - began
+        accounted = sum(child.values())
+        for name, seconds in child.items():
+            self._totals[State(name)] += seconds
+        self._totals[State.START] += max(0.0, ended - began - accounted)
+
+    def now(self) -> float:
+        """Seconds on the recorder's clock, for `adopt` and for durations."""
+        return time.perf_counter()
+
+    def elapsed(self) -> float:
+        """Seconds since exec."""
+        return time.time() - self.began
+
+    def busy(self, resource: str, seconds: float) -> None:
+        """Seconds that a resource beside the main thread worked (decode, prefetch, asynchronous save)."""
+        with self._busy_lock:
+            self._busy[resource] = self._busy.get(resource, 0.0) + seconds
+
+    def event(self, kind: str, **fields: Any) -> None:
+        self._sink.put({"kind": kind, "t": time.time(), "rank": self.rank, **fields})
+
+    def ledger(self) -> Ledger:
+        """The seconds so far, the running state included."""
+        totals = dict(self._totals)
+        totals[self._current] += time.perf_counter() - self._since
+        with self._busy_lock:
+            busy = dict(self._busy)
+        return Ledger({str(state): seconds for state, seconds in totals.items() if seconds}, busy)
+
+    def close(self) -> None:
+        """Account for the time until now and make all events durable."""
+        self._switch(self._current)
+        self._flush(time.perf_counter())
+        with self._busy_lock:
+            self.event("busy", seconds=dict(self._busy))
+        self._sink.close()

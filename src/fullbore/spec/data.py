@@ -1,0 +1,48 @@
+"""`[data]` and `[tokenizer]`: what is read, how it is cleaned, split and packed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from fullbore.spec.section import Auto, Bytes, Section, Share
+
+
+class DataSection(Section):
+    source: str
+    """A folder, a file, `python://stdlib`, or `s3://bucket/prefix`."""
+    format: Auto | Literal["text", "jsonl", "csv", "images", "idx"] = "auto"
+    include: tuple[str, ...] = ()
+    """Glob patterns, relative to the source; none means every file of the format."""
+    exclude: tuple[str, ...] = ()
+    text: str = "text"
+    """The column or field that holds the text (JSONL, CSV)."""
+    label: str | None = None
+    """The column or field that holds the class (classification) or the value (regression). For a CSV, also `first` or `last`."""
+    header: bool = True
+    """Whether a CSV begins with column names."""
+    normalise: Literal["none", "nfc", "nfkc"] = "nfc"
+    deduplicate: bool = True
+    minimum_characters: int = Field(1, ge=0)
+    validation: Share = 0.05
+    """Share of the samples held out for validation, chosen by the hash of their content."""
+    test: Share = 0.0
+    error_budget: Share = 0.01
+    """Share of the samples that may be quarantined before the job fails."""
+    limit: int | None = Field(None, gt=0)
+    """Read at most this many samples, in the source's order."""
+    shard_bytes: Bytes = 64 * 2**20
+    image_size: int | None = Field(None, gt=0)
+    """Images are resized to this many pixels a side; none keeps them as they are (they must all agree)."""
+    standardise: bool = False
+    """Tabular features (and a regression target) are scaled to mean 0, deviation 1 of the training split."""
+
+
+class TokenizerSection(Section):
+    kind: Literal["byte_bpe", "folder"] = "byte_bpe"
+    vocabulary_size: int = Field(4096, ge=260)
+    folder: str | None = None
+    """For kind = "folder": a folder with tokenizer.json."""
+    training_bytes: Bytes = 32 * 10**6
+    """At most so much text is read to learn the vocabulary."""

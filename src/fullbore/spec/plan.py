@@ -1,0 +1,62 @@
+"""The Plan: what was chosen by measuring, frozen before step 0 and used again on resume."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One automatic decision: printed once, kept in the run."""
+
+    key: str
+    """The setting it decides, as `--set` writes it: `train.precision`."""
+    value: str
+    reason: str
+    chosen: Literal["measured", "estimated", "set"]
+    """`set`: the user decided it."""
+
+    def __str__(self) -> str:
+        override = "" if self.chosen == "set" else f"; --set {self.key}=..."
+        return f"{self.key} {self.value} ({self.reason}{override})"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A predicted figure with the measured error of predictions of its kind (relative, 0.1 = 10 %); none: not known yet."""
+
+    value: float
+    unit: str
+    error: float | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Pure data: what `check` prints is what `run` executes."""
+
+    world_size: int
+    global_batch_size: int
+    micro_batch_size: int
+    accumulation: int
+    steps: int
+    precision: Literal["fp32", "bf16"]
+    compile: bool
+    threads: int
+    evaluate_every: int
+    checkpoint_every: int
+    warmup_steps: int
+    choices: tuple[Choice, ...] = ()
+    predicted: dict[str, Prediction] = field(default_factory=dict)
+    """Keys: `step_seconds`, `train_seconds`, `total_seconds`, `rate` (tokens/s or samples/s), `memory_bytes`,
+    `state.<ledger state>` (seconds of one step or of the job)."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema": 1, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Plan:
+        fields = {key: item for key, item in value.items() if key != "schema"}
+        fields["choices"] = tuple(Choice(**choice) for choice in fields["choices"])
+        fields["predicted"] = {key: Prediction(**item) for key, item in fields["predicted"].items()}
+        return cls(**fields)
