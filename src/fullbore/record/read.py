@@ -24,11 +24,16 @@ def events(path: Path, kind: str | None = None) -> Iterator[dict[str, Any]]:
                 yield event
 
 
-def ledger(path: Path) -> Ledger:
-    """The sum of all ledger intervals in an events file: all sessions of a run together."""
+def ledger(path: Path, since: float = 0.0) -> Ledger:
+    """The sum of the ledger intervals in an events file that began at `since` (epoch seconds) or later.
+
+    Without `since`: all sessions of a run together.
+    """
     seconds: dict[str, float] = {}
     busy: dict[str, float] = {}
     for event in events(path):
+        if event["t"] < since:
+            continue
         if event["kind"] == "ledger":
             for state, value in event["seconds"].items():
                 seconds[state] = seconds.get(state, 0.0) + value

@@ -90,18 +90,19 @@ class Recorder:
         self._flushed = dict(self._totals)
         self.event("ledger", begin=begin + self._epoch_offset, end=now + self._epoch_offset, seconds=delta)
 
-    def adopt(self, child: Mapping[str, float], began: float, ended: float) -> None:
-        """Replace this process's seconds between two `now()` readings, all spent in `State.OTHER` waiting for a child
-        process, by that child's states; what the child did not account for was starting and ending it."""
-        self._totals[State.OTHER] -= ended - began
-        accounted = sum(child.values())
+    def hand_over(self) -> None:
+        """From here until `take_back` a child process accounts for the time, in the same events file."""
+        self._switch(self._current)
+        self._flush(self._since)
+
+    def take_back(self, child: Mapping[str, float]) -> None:
+        """End `hand_over`: `child` is what the child wrote, seconds by state; the rest was starting and ending it."""
+        now = time.perf_counter()
         for name, seconds in child.items():
             self._totals[State(name)] += seconds
-        self._totals[State.START] += max(0.0, ended - began - accounted)
-
-    def now(self) -> float:
-        """Seconds on the recorder's clock, for `adopt` and for durations."""
-        return time.perf_counter()
+            self._flushed[State(name)] += seconds
+        self._totals[State.START] += max(0.0, now - self._since - sum(child.values()))
+        self._since = now
 
     def elapsed(self) -> float:
         """Seconds since exec."""
