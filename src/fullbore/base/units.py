@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Literal
 
 _BYTES = {
@@ -83,15 +84,15 @@ class Budget:
     unit: BudgetUnit
 
     def __str__(self) -> str:
-        if self.unit == "seconds":
-            return format_seconds(self.amount)
-        return f"{self.amount:g} {self.unit}"
+        """As `parse_budget` reads it back, exactly: `90 s`, `200 steps`, `1.5 epochs`."""
+        amount = format(Decimal(repr(self.amount)).normalize(), "f")
+        return f"{amount} {'s' if self.unit == 'seconds' else self.unit}"
 
 
 def parse_budget(text: str) -> Budget:
     """A Budget from `"90s"`, `"200 steps"`, `"3 epochs"`, `"10M tokens"`. Raises ValueError."""
     expected = 'a budget such as "90s", "200 steps", "10M tokens" or "3 epochs"'
-    match = re.fullmatch(r"\s*([0-9][0-9_.]*)\s*([kmb]?)\s*([a-z]+)\s*", text.lower())
+    match = re.fullmatch(r"\s*([0-9][0-9_]*\.?[0-9]*)\s*([kmb]?)\s*([a-z]+)\s*", text.lower())
     if match is not None and match[3] in _BUDGET_UNITS:
         amount = float(match[1].replace("_", "")) * _COUNTS[match[2]]
         unit: BudgetUnit = _BUDGET_UNITS[match[3]]  # type: ignore[assignment]

@@ -2,45 +2,87 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StrictInt, WithJsonSchema
 
 from fullbore.base.units import Budget, parse_budget, parse_bytes, parse_seconds, parse_share
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, arbitrary_types_allowed=True)
+    """The docstring under a field is what editors show for it, through the JSON Schema."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        arbitrary_types_allowed=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+    )
 
 
-def _budget(value: Any) -> Budget:
-    if isinstance(value, Budget):
-        return value
-    if isinstance(value, str):
-        return parse_budget(value)
-    raise ValueError(f'found {value!r}, expected a budget such as "90s", "200 steps" or "3 epochs"')
+@dataclass(frozen=True)
+class Expected:
+    """In a field's annotation: what may be written there, in words for an error message."""
+
+    words: str
+
+
+_BYTES = Expected('a size such as "64MiB" or "2GB"')
+_SECONDS = Expected('a duration such as "90s", "3min" or "1h30m"')
+_SHARE = Expected('a share such as "5%" or 0.05')
+_BUDGET = Expected('a budget such as "90s", "200 steps", "10M tokens" or "3 epochs"')
+
+
+def _read(parse: Callable[[Any], Any], expected: Expected, *types: type) -> BeforeValidator:
+    """Parse what is written as one of `types`; anything else, and what is below zero, is refused in plain words."""
+
+    def read(value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, types):
+            raise ValueError(f"found {value!r}, expected {expected.words}")
+        result = parse(value)
+        if isinstance(result, int | float) and result < 0:
+            raise ValueError(f"found {value!r}, expected {expected.words}, not below zero")
+        return result
+
+    return BeforeValidator(read)
 
 
 def _written(kind: str, *examples: str) -> WithJsonSchema:
     return WithJsonSchema({"anyOf": [{"type": "string", "examples": list(examples)}, {"type": kind}]})
 
 
-Bytes = Annotated[int, BeforeValidator(parse_bytes), _written("integer", "64MiB", "2GB")]
+Bytes = Annotated[int, _read(parse_bytes, _BYTES, str, int), _written("integer", "64MiB", "2GB"), _BYTES]
 """Written as "64MiB" or an integer; held as bytes."""
 
-Seconds = Annotated[float, BeforeValidator(parse_seconds), _written("number", "90s", "3min")]
+Seconds = Annotated[float, _read(parse_seconds, _SECONDS, str, int, float), _written("number", "90s", "3min"), _SECONDS]
 """Written as "90s" or a number; held as seconds."""
 
-Share = Annotated[float, BeforeValidator(parse_share), _written("number", "5%")]
+Share = Annotated[float, _read(parse_share, _SHARE, str, int, float), _written("number", "5%"), _SHARE]
 """Written as "5%" or 0.05; held as a number in [0, 1]."""
 
 BudgetField = Annotated[
     Budget,
-    BeforeValidator(_budget),
+    _read(lambda value: value if isinstance(value, Budget) else parse_budget(value), _BUDGET, str, Budget),
     PlainSerializer(str, return_type=str),
     WithJsonSchema({"type": "string", "examples": ["90s", "200 steps", "10M tokens", "3 epochs"]}),
+    _BUDGET,
 ]
 """Written as "90s", "200 steps", "10M tokens" or "3 epochs"."""
 
+Count = Annotated[StrictInt, Field(gt=0)]
+"""A whole number above zero."""
+
 Auto = Literal["auto"]
 """The program measures and chooses, and prints what it chose and why."""
+
+Nothing = Annotated[
+    None,
+    BeforeValidator(lambda value: None if value == "none" else value),
+    WithJsonSchema({"const": "none"}),
+    Expected('"none"'),
+]
+"""Written as "none", since TOML has no null."""
