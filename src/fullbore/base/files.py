@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from fullbore.base.errors import RunFailed
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def sync_directory(folder: Path) -> None:
@@ -99,3 +104,19 @@ def link_tree(source: Path, target: Path) -> None:
 
     with folder_atomic(target) as draft:
         shutil.copytree(source, draft, copy_function=link, dirs_exist_ok=True)
+
+
+@contextmanager
+def full_disk(path: Path, needed: int | None = None) -> Iterator[None]:
+    """Where the block fails for want of space, raise RunFailed naming `path`, the bytes it needs and those there are."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+        wanted = f"{needed:,} bytes are needed" if needed is not None else "more is needed"
+        raise RunFailed(
+            f"{path}: no space left ({wanted}, {shutil.disk_usage(folder).free:,} bytes are free; {error.strerror})",
+            hint="free some space or choose another disk, then run the same command again: what was there before is whole",
+        ) from None
