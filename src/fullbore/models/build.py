@@ -1,0 +1,101 @@
+"""From a job's sections to a network: same seed, same bits, whatever drew random numbers before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fullbore.base.errors import InputError
+from fullbore.models import hub
+from fullbore.models.decoder import Decoder
+from fullbore.models.mlp import MLP
+from fullbore.models.resnet import ResNet
+from fullbore.models.textcnn import TextCNN
+from fullbore.spec.model import (
+    DecoderModel,
+    MLPModel,
+    ModelSection,
+    ResNetModel,
+    TaskSection,
+    TextCNNModel,
+    TransformersModel,
+)
+
+_TASKS = {
+    "decoder": ("causal_lm",),
+    "resnet": ("classification", "regression"),
+    "textcnn": ("classification", "regression"),
+    "mlp": ("classification", "regression"),
+    "transformers": ("causal_lm", "masked_lm", "classification", "regression"),
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the data decides about a network."""
+
+    vocabulary_size: int | None = None
+    classes: int | None = None
+    features: int | None = None
+    image: tuple[int, int, int] | None = None
+    """Channels, height, width."""
+    sequence_length: int | None = None
+
+
+def check(model: ModelSection, task: TaskSection) -> None:
+    """Raises InputError where the network cannot do the task."""
+    if task.kind not in _TASKS[model.kind]:
+        fitting = [kind for kind, tasks in _TASKS.items() if task.kind in tasks]
+        raise InputError(
+            f"model.kind: {model.kind!r} does not do {task.kind}, expected one of {', '.join(fitting)}",
+            hint=f"set model.kind to one of these, or task.kind to one of {', '.join(_TASKS[model.kind])}",
+        )
+
+
+def outputs(task: TaskSection, sizes: Sizes) -> int:
+    """How many numbers the network answers with for one sample."""
+    return 1 if task.kind == "regression" else _need(sizes.classes, "classes")
+
+
+def _need(value: int | None, what: str) -> int:
+    if value is None:
+        raise InputError(
+            f"the data has no {what}, which this model and task need", hint="check data.label and task.kind"
+        )
+    return value
+
+
+def build(model: ModelSection, task: TaskSection, sizes: Sizes, seed: int) -> nn.Module:
+    """The network of `model` for `task`, in fp32 on the CPU, its parameters a pure function of the arguments.
+
+    Raises InputError if model, task and data do not fit together, or a model folder cannot be read.
+    """
+    check(model, task)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _construct(model, task, sizes)
+
+
+def _construct(model: ModelSection, task: TaskSection, sizes: Sizes) -> nn.Module:
+    if isinstance(model, DecoderModel):
+        return Decoder(model, _need(sizes.vocabulary_size, "vocabulary"))
+    if isinstance(model, TransformersModel):
+        return hub.Hub.open(
+            Path(model.folder),
+            task.kind,
+            outputs=outputs(task, sizes) if task.kind in ("classification", "regression") else None,
+            vocabulary_size=sizes.vocabulary_size,
+            pretrained=model.pretrained,
+        )
+    count = outputs(task, sizes)
+    if isinstance(model, ResNetModel):
+        if sizes.image is None:
+            raise InputError("model.kind: 'resnet' needs images, and the data has none")
+        return ResNet(model, sizes.image[0], count)
+    if isinstance(model, TextCNNModel):
+        return TextCNN(model, _need(sizes.vocabulary_size, "vocabulary"), count)
+    assert isinstance(model, MLPModel)
+    return MLP(model, _need(sizes.features, "features"), count)
