@@ -6,12 +6,13 @@ import json
 import os
 import queue
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 _CLOSE = object()
-_FLUSH_SECONDS = 0.2
+_GATHER_SECONDS = 0.2
 
 
 class Sink:
@@ -35,6 +36,12 @@ class Sink:
             self._queue.put_nowait(event)
         except queue.Full:
             self.dropped += 1
+
+    def settle(self) -> None:
+        """Return when what was put so far is in the file."""
+        written = threading.Event()
+        self._queue.put(written)
+        written.wait()
 
     def close(self) -> None:
         """Write what is queued and make it durable."""
@@ -65,15 +72,18 @@ class Sink:
         closing = False
         while not closing:
             batch = [self._queue.get()]
-            if batch[0] is not _CLOSE:
-                self._closing.wait(_FLUSH_SECONDS)
+            if isinstance(batch[0], dict):
+                self._closing.wait(_GATHER_SECONDS)
             while not self._queue.empty():
                 batch.append(self._queue.get_nowait())
             closing = any(item is _CLOSE for item in batch)
-            events = [item for item in batch if item is not _CLOSE]
+            events = [item for item in batch if isinstance(item, dict)]
             if self.dropped and closing:
-                events.append({"kind": "dropped", "count": self.dropped})
+                events.append({"kind": "dropped", "t": time.time(), "count": self.dropped})
             self._write(events)
+            for item in batch:
+                if isinstance(item, threading.Event):
+                    item.set()
 
     def _write(self, events: list[dict[str, Any]]) -> None:
         if not events:
@@ -93,6 +103,9 @@ class NoSink:
     dropped = 0
 
     def put(self, event: dict[str, Any]) -> None:
+        pass
+
+    def settle(self) -> None:
         pass
 
     def close(self) -> None:

@@ -124,6 +124,12 @@ class Recorder:
             busy = dict(self._busy)
         return Ledger({str(state): seconds for state, seconds in totals.items() if seconds}, busy)
 
+    def settle(self) -> None:
+        """Write what is known until now, so that a reader of the run sees it."""
+        self._switch(self._current)
+        self._flush(self._since)
+        self._sink.settle()
+
     def close(self) -> None:
         """Account for the time until now and make all events durable."""
         self._switch(self._current)
