@@ -70,7 +70,7 @@ def checksum(path: Path) -> str:
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:
-    return xxhash.xxh3_128(json.dumps(manifest, sort_keys=True, separators=(",", ":"))).hexdigest()
+    return xxhash.xxh3_128(json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 @contextmanager
