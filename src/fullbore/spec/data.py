@@ -23,7 +23,8 @@ class DataSection(Section):
     text: str = "text"
     """The column or field that holds the text (JSONL, CSV)."""
     label: str | None = None
-    """The column or field that holds the class (classification) or the value (regression). For a CSV, also `first` or `last`."""
+    """The column or field that holds the class (classification) or the value (regression); for a CSV, also `first`
+    or `last`."""
     header: bool = True
     """Whether a CSV begins with column names."""
     normalise: Literal["none", "nfc", "nfkc"] = "nfc"

@@ -68,12 +68,13 @@ class MLPModel(Section):
 
 
 class TransformersModel(Section):
-    """Any transformers architecture, from a local folder (config.json, and safetensors weights unless `pretrained` is false)."""
+    """Any transformers architecture, from a local folder."""
 
     kind: Literal["transformers"]
     """Any transformers architecture, from a local folder."""
     folder: str
-    """A folder with config.json, and safetensors weights unless `pretrained` is false; relative to where the command runs."""
+    """A folder with config.json, and safetensors weights unless `pretrained` is false; relative to where the command
+    runs."""
     pretrained: bool = True
     """Whether training starts from the folder's weights."""
 

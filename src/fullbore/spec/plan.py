@@ -24,7 +24,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A predicted figure with the measured error of predictions of its kind (relative, 0.1 = 10 %); none: not known yet."""
+    """A predicted figure with the measured error of predictions of its kind (0.1 = 10 %; none: not known yet)."""
 
     value: float
     unit: str

@@ -33,8 +33,8 @@ class Expected:
 
 _BYTES = Expected('a size such as "64MiB" or "2GB"')
 _SECONDS = Expected('a duration such as "90s", "3min" or "1h30m"')
-_SHARE = Expected('a share such as "5%" or 0.05')
-_BUDGET = Expected('a budget such as "90s", "200 steps", "10M tokens" or "3 epochs"')
+_SHARE = Expected('a share between 0 and 1 such as "5%" or 0.05')
+_BUDGET = Expected('a budget above zero such as "90s", "200 steps", "10M tokens" or "3 epochs"')
 
 
 def _read(parse: Callable[[Any], Any], expected: Expected, *types: type) -> BeforeValidator:
