@@ -101,4 +101,4 @@ class Session:
 def content_key(*parts: Any) -> str:
     """A short name for what a stage's result depends on, the version of fullbore included."""
     text = json.dumps([VERSION, *parts], sort_keys=True, default=str)
-    return xxhash.xxh3_64(text).hexdigest()
+    return xxhash.xxh3_64(text.encode()).hexdigest()
