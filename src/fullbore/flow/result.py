@@ -1,0 +1,95 @@
+"""The object that `run --json` ends with: what came out, how fast, where the time went, what limited it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fullbore.base.errors import FullboreError
+from fullbore.flow.session import Session
+from fullbore.perf.plan import verdict
+from fullbore.record import read
+from fullbore.record.ledger import Ledger
+from fullbore.spec.hardware import Ceilings
+from fullbore.spec.plan import Plan
+from fullbore.spec.work import Work
+
+SCHEMA = 1
+
+
+def assemble(
+    session: Session, facts: dict[str, Any], status: str, failure: BaseException | None, ledger: Ledger
+) -> dict[str, Any]:
+    """The result object of a run that ended as `status`."""
+    name = session.run.name
+    result: dict[str, Any] = {
+        "schema": SCHEMA,
+        "run": name,
+        "status": status,
+        "job": session.job.name,
+        "seconds": ledger.wall,
+        "loss": None,
+        "metrics": {},
+        "stages": session.stages,
+    }
+    training, plan = facts.get("training"), facts.get("plan")
+    if training is not None and plan is not None:
+        result |= _trained(training, plan, facts["work"], facts["ceilings"], ledger)
+    result |= {key: facts[key] for key in ("baselines", "compression", "completion") if facts.get(key)}
+    result["ledger"] = ledger.to_json()
+    result["verdict"] = _verdict(session, facts, ledger)
+    model = session.run.paths.artifact("compressed" if facts.get("compression") else "model")
+    result["model"] = str(model) if model.is_dir() else None
+    result["next"] = _next(name, status, result["model"] is not None)
+    result["error"] = None if failure is None else _error(failure)
+    return result
+
+
+def _trained(
+    training: dict[str, Any], plan: Plan, work: Work, ceilings: Ceilings, ledger: Ledger
+) -> dict[str, Any]:
+    seconds = training["seconds"]
+    rate = training["units"] / seconds if seconds else 0.0
+    steps = training["steps_here"]
+    measured = {
+        "step_seconds": training["step_seconds"],
+        "train_seconds": seconds,
+        "rate": rate,
+        "memory_bytes": training["memory_bytes"],
+        "total_seconds": ledger.wall,
+    }
+    flops = work.training_flops * training["samples"] / seconds if seconds else 0.0
+    peak = ceilings.peak(plan.precision, plan.threads * plan.world_size)
+    return {
+        "loss": training["metrics"].get("loss", training["loss"]),
+        "metrics": training["metrics"],
+        f"{work.units}_per_second": rate,
+        "steps": training["steps"],
+        "steps_in_this_session": steps,
+        "mfu": flops / peak,
+        "flops_per_second": flops,
+        "peak_flops_per_second": peak,
+        "predicted": {
+            key: {"predicted": item.value, "measured": measured.get(key), "unit": item.unit, "error": item.error}
+            for key, item in plan.predicted.items()
+        },
+    }
+
+
+def _verdict(session: Session, facts: dict[str, Any], ledger: Ledger) -> dict[str, Any]:
+    session.recorder.settle()
+    paths = session.run.paths
+    found = verdict.of_run(ledger, list(read.events(paths.events())), facts.get("plan"), facts.get("ceilings"))
+    return found.to_json()
+
+
+def _next(name: str, status: str, served: bool) -> list[str]:
+    if status != "done":
+        return [f"fullbore resume {name}", f"fullbore explain {name}"]
+    serve = [f"fullbore serve {name}"] if served else []
+    return [f"fullbore explain {name}", *serve, f"fullbore report {name}"]
+
+
+def _error(failure: BaseException) -> dict[str, Any]:
+    if isinstance(failure, FullboreError):
+        return {"kind": type(failure).__name__, "message": failure.message, "hint": failure.hint}
+    return {"kind": type(failure).__name__, "message": str(failure), "hint": None}

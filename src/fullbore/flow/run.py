@@ -1,0 +1,167 @@
+"""`run` and `resume`: a job from raw data to a served answer, every second accounted for."""
+
+from __future__ import annotations
+
+import json
+import time
+import tomllib
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from fullbore.base.errors import FullboreError, Interrupted, RunFailed, UsageError
+from fullbore.base.files import write_atomic
+from fullbore.flow.interrupt import Interrupts
+from fullbore.flow.session import Session
+from fullbore.flow.stages import Stage, wanted
+from fullbore.record import read
+from fullbore.record import run as runs
+from fullbore.record.ledger import Ledger, State
+from fullbore.record.progress import Progress, no_progress
+from fullbore.record.run import RunFolder
+from fullbore.record.sink import Sink
+from fullbore.record.span import Recorder
+from fullbore.spec.job import Job
+from fullbore.spec.load import LoadedJob, to_toml
+from fullbore.spec.plan import Plan
+
+Notify = Callable[[str], None]
+WriteReport = Callable[[RunFolder], Path]
+
+
+def quiet(text: str) -> None:
+    """A `notify` that nobody reads."""
+
+
+def run(
+    job: LoadedJob,
+    *,
+    name: str | None = None,
+    progress: Progress = no_progress,
+    notify: Notify = quiet,
+    write_report: WriteReport | None = None,
+    began: float | None = None,
+) -> dict[str, Any]:
+    """Run a job in a new run folder and return its result object (schema 1).
+
+    `began`: when the accounted time starts, in seconds since the epoch; none means this process's exec.
+    Raises what the job raises (FullboreError); the run folder then says so too.
+    """
+    folder = runs.create(to_toml(job.job), runs.environment(), name)
+    notify(f"Run {folder.name} in {folder.paths.folder}")
+    return _execute(folder, job.job, False, progress, notify, write_report, began)
+
+
+def resume(
+    name: str,
+    *,
+    progress: Progress = no_progress,
+    notify: Notify = quiet,
+    write_report: WriteReport | None = None,
+    began: float | None = None,
+) -> dict[str, Any]:
+    """Go on with a run that was stopped, killed or failed, under its own job and plan. Raises UsageError."""
+    folder = runs.find(name)
+    status = folder.status()
+    if status == "running":
+        raise UsageError(f"run {folder.name} is running", hint="wait for it, or stop it first")
+    if status == "done":
+        raise UsageError(
+            f"run {folder.name} is finished", hint=f"fullbore explain {folder.name}, or run its job again"
+        )
+    job = Job.model_validate(tomllib.loads(folder.paths.job.read_text()))
+    notify(f"Resuming run {folder.name}")
+    return _execute(folder, job, True, progress, notify, write_report, began)
+
+
+def _execute(
+    folder: RunFolder,
+    job: Job,
+    resuming: bool,
+    progress: Progress,
+    notify: Notify,
+    write_report: WriteReport | None,
+    began: float | None,
+) -> dict[str, Any]:
+    before = read.ledger(folder.paths.events())
+    interrupts = Interrupts(notify)
+    recorder = Recorder(Sink(folder.paths.events()), began=began)
+    session = Session(folder, job, recorder, progress, notify, interrupts)
+    failure: BaseException | None = None
+    facts: dict[str, Any] = {}
+    try:
+        with folder.alive(), interrupts.handled():
+            recorder.event("session", resumed=resuming, began=recorder.began)
+            try:
+                _stages(session, resuming, facts)
+            except OSError as error:
+                failure = RunFailed(f"{error.filename or folder.paths.folder}: {error.strerror}", hint=_hint(folder))
+            except (FullboreError, KeyboardInterrupt) as error:
+                failure = error
+            return _finish(session, facts, before, failure, write_report)
+    finally:
+        recorder.close()
+
+
+def _hint(folder: RunFolder) -> str:
+    return f"make room or mend the cause, then: fullbore resume {folder.name}"
+
+
+def _stages(session: Session, resuming: bool, facts: dict[str, Any]) -> None:
+    with session.recorder.state(State.START):
+        from fullbore.flow import answer, plan, prepare, shrink, train
+        from fullbore.perf.measure.counters import Counters
+
+    stages = {stage.name for stage in wanted(session.job)}
+    with Counters(session.recorder):
+        data = prepare.prepare_data(session)
+        if "train" not in stages:
+            return
+        frozen = plan.frozen(session, resuming)
+        facts["plan"] = frozen.plan
+        facts["ceilings"] = frozen.ceilings
+        facts["work"] = frozen.work
+        facts["training"] = train.train(session, frozen.plan, data, resume=resuming)
+        if facts["training"]["stopped"] == "interrupted":
+            raise Interrupted("interrupted; the checkpoint is saved")
+        facts["baselines"] = train.baselines(session, frozen.plan)
+        if "compress" in stages:
+            facts["compression"] = shrink.shrink(session, frozen.plan)
+        if "serve" in stages:
+            facts["completion"] = answer.answer(session)
+
+
+def _finish(
+    session: Session,
+    facts: dict[str, Any],
+    before: Ledger,
+    failure: BaseException | None,
+    write_report: WriteReport | None,
+) -> dict[str, Any]:
+    from fullbore.flow.result import assemble
+
+    recorder, folder = session.recorder, session.run
+    status = "done" if failure is None else "failed"
+    if isinstance(failure, Interrupted | KeyboardInterrupt):
+        status = "interrupted"
+    result = assemble(session, facts, status, failure, before + recorder.ledger())
+    recorder.event("end", status=status)
+    with recorder.state(State.REPORT):
+        folder.finish(result)
+        if write_report is not None:
+            recorder.settle()
+            with suppress(OSError):
+                write_report(folder)
+    result["ledger"] = (before + recorder.ledger()).to_json()
+    with suppress(OSError):
+        folder.finish(result)
+    if isinstance(failure, Interrupted | KeyboardInterrupt):
+        raise Interrupted(
+            str(failure) or "interrupted", hint=f"Resume with: fullbore resume {folder.name}"
+        ) from failure
+    if failure is not None:
+        raise failure
+    return result
+
+
