@@ -1,0 +1,44 @@
+"""`serve`: a run's model, or a model folder, behind the HTTP doors."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from fullbore.base.errors import InputError
+from fullbore.base.paths import RunPaths
+from fullbore.models import weights
+from fullbore.record.artifact import MANIFEST
+from fullbore.record.run import find
+from fullbore.serve import run as server
+from fullbore.spec.load import override_section
+from fullbore.spec.serve import ServeSection
+
+
+def model_folder(target: str) -> Path:
+    """The model that `target` names: a model folder, or a run's compressed model, else its trained one."""
+    folder = Path(target)
+    if (folder / "config.json").is_file():
+        return folder
+    if folder.is_dir() and not RunPaths(folder).environment.is_file():
+        raise InputError(f"{target}: no config.json", hint="give a model folder, a run folder or the name of a run")
+    run = find(target)
+    for kind in ("compressed", "model"):
+        if (run.paths.artifact(kind) / MANIFEST).is_file():
+            return run.paths.artifact(kind)
+    raise InputError(f"run {run.name} has no model", hint=f"fullbore resume {run.name} trains it")
+
+
+def serve(target: str, overrides: Mapping[str, str], *, ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT; `ready` is told the URL. Overrides are `serve.*` settings. Raises UsageError."""
+    folder = model_folder(target)
+    job = folder.parent.parent / "job.toml"
+    written = tomllib.loads(job.read_text()).get("serve", {}) if job.is_file() else {}
+    section = override_section(ServeSection, "serve", written, overrides)
+
+    def load() -> dict[str, weights.LoadedModel]:
+        loaded = weights.load(folder)
+        return {loaded.name: loaded}
+
+    server.serve(load, section, ready=ready)
