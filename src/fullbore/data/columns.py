@@ -98,6 +98,10 @@ class View:
         flat = array.values if column.shape else array
         return cls(column, flat.to_numpy().reshape(len(array), *column.shape))
 
+    @property
+    def rows(self) -> int:
+        return len(self.values) if self.offsets is None else len(self.offsets) - 1
+
     def take(self, rows: NDArray[np.int64]) -> Block:
         """The cells at `rows`: a copy of fixed-size ones, views of the others, text decoded."""
         if self.offsets is None:

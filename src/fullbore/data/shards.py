@@ -48,6 +48,8 @@ class Writer:
         self._bytes = 0
 
     def write(self, block: Columns) -> None:
+        if not len(next(iter(block.values()))):
+            return
         self._blocks.append(block)
         self._bytes += sum(size(column) for column in block.values())
         if self._bytes >= self._limit:
