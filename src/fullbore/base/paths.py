@@ -26,6 +26,10 @@ class RunPaths:
         return self.folder / "plan.json"
 
     @property
+    def ceilings(self) -> Path:
+        return self.folder / "ceilings.json"
+
+    @property
     def result(self) -> Path:
         return self.folder / "result.json"
 

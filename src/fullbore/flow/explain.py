@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from fullbore.base.errors import InputError
+from fullbore.base.paths import RunPaths
 from fullbore.perf.plan import verdict
 from fullbore.record import read
 from fullbore.record.run import find
@@ -22,7 +23,7 @@ def explain(name: str) -> dict[str, Any]:
         raise InputError(f"{paths.events()}: no events", hint=f"the run ended at once; fullbore resume {run.name}")
     plan = Plan.from_json(json.loads(paths.plan.read_text())) if paths.plan.is_file() else None
     result = run.result() or {}
-    found = verdict.of_run(ledger, list(read.events(paths.events())), plan, ceilings(paths.environment.parent))
+    found = verdict.of_run(ledger, list(read.events(paths.events())), plan, _ceilings(paths))
     return {
         "schema": 1,
         "run": run.name,
@@ -35,7 +36,6 @@ def explain(name: str) -> dict[str, Any]:
     }
 
 
-def ceilings(folder: Any) -> Ceilings | None:
-    """The ceilings that a run was judged against, kept in its folder."""
-    path = folder / "ceilings.json"
-    return Ceilings.from_json(json.loads(path.read_text())) if path.is_file() else None
+def _ceilings(paths: RunPaths) -> Ceilings | None:
+    """The ceilings that the run was judged against."""
+    return Ceilings.from_json(json.loads(paths.ceilings.read_text())) if paths.ceilings.is_file() else None

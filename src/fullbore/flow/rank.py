@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import sys
-import tomllib
 from pathlib import Path
 
 from fullbore.base.errors import FullboreError
@@ -26,10 +25,10 @@ def main(folder: Path, resume: bool) -> int:
     try:
         with recorder.state(State.START):
             from fullbore.flow.train import train_rank
-            from fullbore.spec.job import Job
+            from fullbore.spec.load import load
             from fullbore.spec.plan import Plan
 
-            job = Job.model_validate(tomllib.loads(paths.job.read_text()))
+            job = load(paths.job).job
             plan = Plan.from_json(json.loads(paths.plan.read_text()))
         train_rank(job, plan, paths, recorder, no_progress, _stop_on_signal(), rank=rank, resume=resume)
     except FullboreError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import tomllib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +22,7 @@ from fullbore.record.run import RunFolder
 from fullbore.record.sink import Sink
 from fullbore.record.span import Recorder
 from fullbore.spec.job import Job
-from fullbore.spec.load import LoadedJob, to_toml
+from fullbore.spec.load import LoadedJob, load, to_toml
 from fullbore.spec.plan import Plan
 
 Notify = Callable[[str], None]
@@ -70,7 +69,7 @@ def resume(
         raise UsageError(
             f"run {folder.name} is finished", hint=f"fullbore explain {folder.name}, or run its job again"
         )
-    job = Job.model_validate(tomllib.loads(folder.paths.job.read_text()))
+    job = load(folder.paths.job).job
     notify(f"Resuming run {folder.name}")
     return _execute(folder, job, True, progress, notify, write_report, began)
 

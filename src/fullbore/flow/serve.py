@@ -12,7 +12,7 @@ from fullbore.models import weights
 from fullbore.record.artifact import MANIFEST
 from fullbore.record.run import find
 from fullbore.serve import run as server
-from fullbore.spec.load import override_section
+from fullbore.spec.load import load_section
 from fullbore.spec.serve import ServeSection
 
 
@@ -35,7 +35,8 @@ def serve(target: str, overrides: Mapping[str, str], *, ready: Callable[[str], N
     folder = model_folder(target)
     job = folder.parent.parent / "job.toml"
     written = tomllib.loads(job.read_text()).get("serve", {}) if job.is_file() else {}
-    section = override_section(ServeSection, "serve", written, overrides)
+    section = load_section("serve", written, overrides)
+    assert isinstance(section, ServeSection)
 
     def load() -> dict[str, weights.LoadedModel]:
         loaded = weights.load(folder)

@@ -24,7 +24,7 @@ from fullbore.spec.layers import Layer, override, read_files
 from fullbore.spec.section import Section
 from fullbore.spec.write import to_toml
 
-__all__ = ["LoadedJob", "load", "to_toml"]
+__all__ = ["LoadedJob", "load", "load_section", "to_toml"]
 
 DEFAULT = "default"
 
@@ -55,6 +55,20 @@ def load(target: str | Path | Job, overrides: Mapping[str, Any] | None = None) -
     layer = override(layer, overrides or {})
     job = _judge(layer)
     return LoadedJob(job, origins(job, layer), path)
+
+
+def load_section(name: str, written: Mapping[str, Any], overrides: Mapping[str, Any]) -> Section:
+    """One section by itself, for a verb that needs no whole job. Overrides outside it are errors. Raises JobError."""
+    foreign = [key for key in overrides if not key.startswith(f"{name}.")]
+    if foreign:
+        raise JobError([Problem("--set", key, f"only {name}.* settings have an effect here") for key in foreign])
+    layer = override(Layer("--set", {name: dict(written)}, {}), overrides)
+    try:
+        job = Job.model_validate_json(_json({"name": name, "data": {"source": "."}, **layer.data}), strict=True)
+    except ValidationError as error:
+        raise JobError(_ordered(problems(error, layer))) from None
+    section: Section = getattr(job, name)
+    return section
 
 
 def _judge(layer: Layer) -> Job:
