@@ -146,7 +146,7 @@ def _task(site: Site, task: TaskSection | None) -> Iterator[Problem]:
         )
     if task.baselines and task.kind != "causal_lm":
         yield site.problem("task.baselines", "are for causal_lm only, not {}", "task.kind")
-    if site.written("task.mask_share") and task.kind != "masked_lm":
+    if task.mask_share != TaskSection.model_fields["mask_share"].default and task.kind != "masked_lm":
         yield site.problem("task.mask_share", "is for masked_lm only, not {}", "task.kind")
 
 

@@ -1,4 +1,4 @@
-"""The JSON Schema of a job file (draft 2020-12), for editors: `#:schema job.schema.json` in the first line of a TOML."""
+"""The JSON Schema of a job file (draft 2020-12), for editors: name it in a file's first line, `#:schema job.json`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def schema() -> dict[str, Any]:
-    """Every setting with its type, its default, its bounds and what it is for."""
+    """Every setting with its type, its default, its bounds and what it is for.
+
+    A section may be written in part, since the file may extend another: only a job that extends none must be whole.
+    """
     made = _tidy(Job.model_json_schema())
     extends = {"type": "string", "description": "One job file below this one; what is written here wins."}
     properties = {"extends": extends, **made.pop("properties")}
@@ -18,9 +21,12 @@ def schema() -> dict[str, Any]:
         "$schema": DIALECT,
         "title": "fullbore job",
         "description": "What one run is asked to do. A stage whose section is absent does not run.",
+        "anyOf": [{"required": ["extends"]}, {"required": made.pop("required")}],
         "examples": [{"name": "my-text", "data": {"source": "path/to/folder"}}],
     }
-    return {**head, **{key: value for key, value in made.items() if key not in head}, "properties": properties}
+    for section in made["$defs"].values():
+        section.pop("required", None)
+    return {**made, **head, "properties": properties}
 
 
 def _tidy(node: Any) -> Any:
@@ -33,7 +39,7 @@ def _tidy(node: Any) -> Any:
     if kept.get("default", ...) is None:
         del kept["default"]
     kept.pop("discriminator", None)
-    options = [item for item in kept.get("anyOf", ()) if item != {"type": "null"}]
+    options = [item for item in kept.pop("oneOf", kept.get("anyOf", ())) if item != {"type": "null"}]
     if len(options) == 1:
         kept = {**options[0], **{key: value for key, value in kept.items() if key != "anyOf"}}
     elif options:
