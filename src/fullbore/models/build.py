@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from fullbore.base.errors import InputError
 from fullbore.models import hub
+from fullbore.models.collate import image_shape
 from fullbore.models.decoder import Decoder
 from fullbore.models.mlp import MLP
 from fullbore.models.resnet import ResNet
 from fullbore.models.textcnn import TextCNN
+from fullbore.models.tokenizer import Tokenizer
 from fullbore.spec.model import (
     DecoderModel,
     MLPModel,
@@ -99,3 +103,16 @@ def _construct(model: ModelSection, task: TaskSection, sizes: Sizes) -> nn.Modul
         return TextCNN(model, _need(sizes.vocabulary_size, "vocabulary"), count)
     assert isinstance(model, MLPModel)
     return MLP(model, _need(sizes.features, "features"), count)
+
+
+def sizes(info: Mapping[str, Any], vocabulary: Tokenizer | None, sequence_length: int | None) -> Sizes:
+    """What a corpus or shards (their `info`) and a tokenizer decide about a network."""
+    columns = info["columns"]
+    shapes = {name: tuple(columns[name]["shape"] or ()) for name in ("features", "pixels") if name in columns}
+    return Sizes(
+        vocabulary_size=vocabulary.vocabulary_size if vocabulary is not None else None,
+        classes=len(info["classes"]) if info.get("classes") else None,
+        features=shapes["features"][0] if "features" in shapes else None,
+        image=image_shape(shapes["pixels"]) if "pixels" in shapes else None,
+        sequence_length=sequence_length if vocabulary is not None else None,
+    )

@@ -197,3 +197,21 @@ def _open(folder: Path, settings: Any, kind: TaskKind, pretrained: bool) -> Any:
             f"{folder}: {settings.model_type} does not open as a model for {kind} ({str(error).splitlines()[0]})",
             hint="check task.kind, and that the folder holds config.json and its safetensors",
         ) from None
+
+
+def task_of(config: dict[str, Any], folder: Path) -> TaskKind:
+    """What the network in a transformers folder was made for, by its `architectures`."""
+    name = str(next(iter(config.get("architectures") or [""])))
+    ends: dict[str, TaskKind] = {
+        "ForCausalLM": "causal_lm",
+        "LMHeadModel": "causal_lm",
+        "ForMaskedLM": "masked_lm",
+        "ForSequenceClassification": "classification",
+    }
+    for end, kind in ends.items():
+        if name.endswith(end):
+            return "regression" if config.get("problem_type") == "regression" else kind
+    raise InputError(
+        f"{folder}/config.json architectures: found {name or 'nothing'!r}, expected one that ends in {', '.join(ends)}",
+        hint='to fine-tune it, set model.kind = "transformers" and model.folder',
+    )

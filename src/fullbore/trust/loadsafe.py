@@ -56,7 +56,7 @@ def weight_files(folder: Path) -> list[Path]:
     files = sorted(path for path in folder.iterdir() if path.is_file())
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        names = sorted(set(_json(index).get("weight_map", {}).values()))
+        names = sorted(set(read_json(index).get("weight_map", {}).values()))
         found = [folder / Path(name).name for name in names]
     else:
         found = [folder / "model.safetensors"] if (folder / "model.safetensors").is_file() else []
@@ -120,7 +120,8 @@ def _last_byte(header: dict[str, Any]) -> int:
     return end
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises InputError naming the file."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -135,7 +136,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise InputError(f"{folder}: no config.json", hint="give a folder that fullbore or transformers wrote")
-    return require_no_code(_json(path), path)
+    return require_no_code(read_json(path), path)
 
 
 def require_no_code(config: dict[str, Any], path: Path) -> dict[str, Any]:
