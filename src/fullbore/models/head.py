@@ -92,7 +92,7 @@ def head_loss(
     integer dtype, -100 where a row is not judged. Equals `F.cross_entropy(..., reduction="sum")`.
     """
     if torch.is_grad_enabled():
-        loss: Tensor = _HeadLoss.apply(hidden, weight, bias, targets, _compute_dtype(hidden), chunk)  # type: ignore[no-untyped-call]
+        loss: Tensor = _HeadLoss.apply(hidden, weight, bias, targets, _compute_dtype(hidden), chunk)
         return loss
     return head_rows(hidden, weight, bias, targets, chunk=chunk)[0].sum()
 
@@ -101,7 +101,7 @@ def head_loss(
 def head_rows(
     hidden: Tensor, weight: Tensor | None, bias: Tensor | None, targets: Tensor, *, chunk: int = CHUNK
 ) -> tuple[Tensor, Tensor]:
-    """Each row's cross-entropy (fp32 [N], 0 where not judged) and whether the likeliest class is the target (bool [N])."""
+    """Each row's cross-entropy (fp32 [N], 0 where not judged) and whether its likeliest class is right (bool [N])."""
     dtype = _compute_dtype(hidden)
     narrow = None if weight is None else weight.to(dtype)
     offset = None if bias is None else bias.to(dtype)

@@ -99,8 +99,7 @@ def draws(seed: int, ids: NDArray[np.int64], length: int, stream: int) -> NDArra
     """Uniform numbers in [0, 1) [B, length], each a pure function of (seed, sample id, position, stream)."""
     keys = _mixed(_mixed(np.asarray(ids, np.uint64)) ^ np.uint64(seed * 4 + stream))
     counted = _mixed(keys[:, None] + _mixed(np.arange(length, dtype=np.uint64))[None, :])
-    uniform: NDArray[np.float64] = (counted >> np.uint64(11)) * 2.0**-53
-    return uniform
+    return (counted >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 @dataclass(frozen=True)

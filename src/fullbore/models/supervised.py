@@ -82,7 +82,7 @@ class Classification:
 
 @dataclass(frozen=True)
 class Regression:
-    """Batch: the inputs and target float32 [B], both as the data holds them; errors are reported in the target's own units."""
+    """Batch: the inputs and target float32 [B] as the data holds them; errors are told in the target's own units."""
 
     deviation: float = 1.0
     """What a standardised target was divided by."""

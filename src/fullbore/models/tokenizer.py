@@ -225,7 +225,8 @@ def _open(folder: Path) -> tokenizers.Tokenizer:
         return tokenizers.Tokenizer.from_str(made.to_str())
     raise InputError(
         f"{folder}: no {_FILE}",
-        hint=f"python -c \"from transformers import AutoTokenizer as T; T.from_pretrained('{folder}').save_pretrained('{folder}')\"",
+        hint='python -c "from transformers import AutoTokenizer as T; '
+        f"T.from_pretrained('{folder}').save_pretrained('{folder}')\"",
     )
 
 

@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fullbore.base.errors import CorruptError, InputError
-from fullbore.models import decoder, hub, quantized, tokenizer
+from fullbore.models import decoder, hub, quantized
+from fullbore.models import tokenizer as vocabularies
 from fullbore.models.build import Sizes, build
 from fullbore.models.decoder import Decoder
 from fullbore.models.hub import Hub
@@ -77,7 +78,7 @@ def save(
         config = _config(module, model, task, sizes, facts, tokenizer)
         (draft.folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n")
         if tokenizer is not None:
-            _copy_tokenizer(tokenizer, draft.folder)
+            vocabularies.copy_files(tokenizer, draft.folder)
         kept = {key: value for key, value in info.items() if key != "data"}
         draft.info.update({**kept, **facts, "parameters": parameters(module)})
     return artifact.read(out, "model")
@@ -127,7 +128,7 @@ def _config(
         known = module.architecture()
         known["dtype"] = str(next(module.parameters()).dtype).removeprefix("torch.")
     elif isinstance(module, Decoder):
-        made = _tokenizer.load(folder) if folder is not None else None
+        made = vocabularies.load(folder) if folder is not None else None
         known = decoder.to_config(
             module,
             positions=sizes.sequence_length or 2048,
@@ -140,13 +141,6 @@ def _config(
     return {**known, "fullbore": ours}
 
 
-_tokenizer = tokenizer
-
-
-def _copy_tokenizer(folder: Path, out: Path) -> None:
-    _tokenizer.copy_files(folder, out)
-
-
 def load(folder: Path) -> LoadedModel:
     """Open a model folder, ours or someone else's, in eval mode and in the dtype it was saved in.
 
@@ -155,7 +149,7 @@ def load(folder: Path) -> LoadedModel:
     found = artifact.read(folder, "model") if (folder / artifact.MANIFEST).is_file() else None
     config = loadsafe.read_config(folder)
     files = loadsafe.weight_files(folder)
-    vocabulary = tokenizer.load(folder) if tokenizer.holds(folder) else None
+    vocabulary = vocabularies.load(folder) if vocabularies.holds(folder) else None
     ours = config.get("fullbore")
     if ours is None:
         return _foreign(folder, config, files, vocabulary)
@@ -194,13 +188,16 @@ def _rebuild(
     return build(model, task, sizes, seed=0)
 
 
-def _read_weights(module: nn.Module, files: list[Path]) -> None:
-    """Fill `module` from safetensors, in the dtypes of the files. Raises CorruptError where names or shapes differ."""
+def _read_weights(module: nn.Module, files: list[Path], spare: tuple[str, ...] = ()) -> None:
+    """Fill `module` from safetensors, in the dtypes of the files; names that end as in `spare` are not needed.
+
+    Raises CorruptError where names or shapes differ.
+    """
     state: dict[str, Tensor] = {}
     for path in files:
         try:
             with safe_open(path, "pt") as file:
-                state.update({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+                state.update({name: file.get_tensor(name) for name in file.keys() if not name.endswith(spare)})  # noqa: SIM118
         except SafetensorError as error:
             raise CorruptError(f"{path}: cannot be read ({error})", hint="fetch it again") from None
     target = _bare(module)
@@ -241,14 +238,16 @@ def _tie(module: nn.Module, shared: Mapping[str, str]) -> None:
 
 def _foreign(folder: Path, config: dict[str, Any], files: list[Path], vocabulary: Tokenizer | None) -> LoadedModel:
     """A folder that transformers wrote: the decoder where it computes the same, else transformers' own network."""
-    task = TaskSection(kind=hub.task_of(config, folder))
+    task = TaskSection.model_validate({"kind": hub.task_of(config, folder)})
     known = decoder.from_config(config) if task.kind == "causal_lm" else None
     model: ModelSection
     module: nn.Module
     if known is not None:
         model, epsilon = known
         module = Decoder(model, config["vocab_size"], epsilon=epsilon)
-        _read_weights(module, files)
+        _read_weights(
+            module, files, spare=("rotary_emb.inv_freq", *(("lm_head.weight",) if model.tie_embeddings else ()))
+        )
     else:
         model = TransformersModel(kind="transformers", folder=str(folder))
         module = Hub.open(folder, task.kind, outputs=None, vocabulary_size=None, pretrained=True)
@@ -259,9 +258,6 @@ def _foreign(folder: Path, config: dict[str, Any], files: list[Path], vocabulary
         classes=len(classes) if classes else None,
         sequence_length=config.get("max_position_embeddings"),
     )
-    info = {
-        "variant": str(next(module.parameters()).dtype)
-        .replace("torch.float32", "fp32")
-        .replace("torch.bfloat16", "bf16")
-    }
+    variants = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+    info = {"variant": variants.get(next(module.parameters()).dtype, "fp32")}
     return LoadedModel(module.eval(), model, task, sizes, vocabulary, classes, None, folder.resolve().name, info, None)
