@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from fullbore.base.errors import InputError, JobError, UsageError
 from fullbore.base.units import Budget, parse_budget
 from fullbore.spec.job import Job
-from fullbore.spec.load import LoadedJob, load, to_toml
+from fullbore.spec.load import LoadedJob, load, load_section, to_toml
+from fullbore.spec.serve import ServeSection
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 
@@ -140,6 +141,17 @@ def test_functions_give_jobs(here: Path) -> None:
 def test_a_job_loads_itself(here: Path) -> None:
     job = load("base.toml").job
     assert load(job) == LoadedJob(job, {**load(job).origins}, None)
+
+
+def test_a_section_alone() -> None:
+    section = load_section("serve", {"port": 1}, {"serve.prompt": "x"})
+    assert isinstance(section, ServeSection) and (section.port, section.prompt) == (1, "x")
+    with pytest.raises(JobError, match=r"--set serve\.prot: unknown key; did you mean port"):
+        load_section("serve", {}, {"serve.prot": "1"})
+    with pytest.raises(JobError, match=r"\[data\] data\.source: missing"):
+        load_section("data", {}, {})
+    with pytest.raises(JobError, match=r"--set train\.seed: expected a setting of \[serve\]"):
+        load_section("serve", {}, {"train.seed": "1"})
 
 
 def test_missing_and_unreadable_files(here: Path) -> None:

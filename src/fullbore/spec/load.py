@@ -20,7 +20,7 @@ from fullbore.spec import lines
 from fullbore.spec.contradictions import contradictions
 from fullbore.spec.explain import problems
 from fullbore.spec.job import Job
-from fullbore.spec.layers import Layer, override, read_files
+from fullbore.spec.layers import SET, Layer, override, read_files
 from fullbore.spec.section import Section
 from fullbore.spec.write import to_toml
 
@@ -71,6 +71,26 @@ def load_section(name: str, written: Mapping[str, Any], overrides: Mapping[str, 
     return section
 
 
+def load_section(name: str, written: Mapping[str, Any], overrides: Mapping[str, Any]) -> Section:
+    """One section alone, for a verb that needs no job: what is `written` of it, with its `name.*` settings set.
+
+    Raises JobError.
+    """
+    strange = [key for key in overrides if not key.startswith(f"{name}.")]
+    if strange:
+        raise JobError([Problem(SET, key, f"expected a setting of [{name}], such as {name}.…") for key in strange])
+    layer = override(Layer(f"[{name}]", {name: dict(written)}, {}), overrides)
+    try:
+        return _section(name, layer.data[name])
+    except ValidationError as error:
+        raise JobError(problems(error, layer, name)) from None
+
+
+def _section(name: str, value: Any) -> Any:
+    """Raises ValidationError."""
+    return TypeAdapter(Job.model_fields[name].rebuild_annotation()).validate_json(_json(value), strict=True)
+
+
 def _judge(layer: Layer) -> Job:
     """The job that `layer` writes; its mistakes and contradictions together as one JobError."""
     sections = {name: layer.data.get(name) for name in Job.model_fields if name != "name"}
@@ -80,9 +100,7 @@ def _judge(layer: Layer) -> Job:
         wrong = {detail["loc"][0] for detail in error.errors(include_url=False)}
         found = problems(error, layer)
         right: dict[str, Section | None] = {
-            name: TypeAdapter(Job.model_fields[name].rebuild_annotation()).validate_json(_json(value), strict=True)
-            for name, value in sections.items()
-            if name not in wrong
+            name: _section(name, value) for name, value in sections.items() if name not in wrong
         }
         raise JobError(_ordered([*found, *contradictions(layer, right)])) from None
     clashes = contradictions(layer, {name: getattr(job, name) for name in sections})
