@@ -146,11 +146,11 @@ def test_a_job_loads_itself(here: Path) -> None:
 def test_a_section_alone() -> None:
     section = load_section("serve", {"port": 1}, {"serve.prompt": "x"})
     assert isinstance(section, ServeSection) and (section.port, section.prompt) == (1, "x")
-    with pytest.raises(JobError, match=r"--set serve\.prot: unknown key; did you mean port"):
-        load_section("serve", {}, {"serve.prot": "1"})
-    with pytest.raises(JobError, match=r"\[data\] data\.source: missing"):
+    with pytest.raises(JobError, match=r"--set serve\.prott: unknown key; did you mean port"):
+        load_section("serve", {}, {"serve.prott": "1"})
+    with pytest.raises(JobError, match=r"--set data\.source: missing"):
         load_section("data", {}, {})
-    with pytest.raises(JobError, match=r"--set train\.seed: expected a setting of \[serve\]"):
+    with pytest.raises(JobError, match=r"--set train\.seed: only serve\.\* settings"):
         load_section("serve", {}, {"train.seed": "1"})
 
 

@@ -22,12 +22,11 @@ from fullbore.spec.section import Expected, Section
 _SHOWN = 60
 
 
-def problems(error: ValidationError, layer: Layer, section: str | None = None) -> list[Problem]:
-    """One problem for each key of a job (or of its `section` alone) that pydantic refused."""
-    above = () if section is None else (section,)
+def problems(error: ValidationError, layer: Layer) -> list[Problem]:
+    """One problem for each key of a job that pydantic refused."""
     found: dict[Path, Problem] = {}
     for detail in error.errors(include_url=False):
-        path, target = _resolve((*above, *detail["loc"]), detail["type"])
+        path, target = _resolve(detail["loc"], detail["type"])
         if path not in found:
             key = ".".join(str(part) for part in path)
             found[path] = Problem(layer.place(path), key, _message(path, target, dict(detail), layer))

@@ -61,29 +61,14 @@ def load_section(name: str, written: Mapping[str, Any], overrides: Mapping[str, 
     """One section by itself, for a verb that needs no whole job. Overrides outside it are errors. Raises JobError."""
     foreign = [key for key in overrides if not key.startswith(f"{name}.")]
     if foreign:
-        raise JobError([Problem("--set", key, f"only {name}.* settings have an effect here") for key in foreign])
-    layer = override(Layer("--set", {name: dict(written)}, {}), overrides)
+        raise JobError([Problem(SET, key, f"only {name}.* settings have an effect here") for key in foreign])
+    layer = override(Layer(SET, {name: dict(written)}, {}), overrides)
     try:
         job = Job.model_validate_json(_json({"name": name, "data": {"source": "."}, **layer.data}), strict=True)
     except ValidationError as error:
         raise JobError(_ordered(problems(error, layer))) from None
     section: Section = getattr(job, name)
     return section
-
-
-def load_section(name: str, written: Mapping[str, Any], overrides: Mapping[str, Any]) -> Section:
-    """One section alone, for a verb that needs no job: what is `written` of it, with its `name.*` settings set.
-
-    Raises JobError.
-    """
-    strange = [key for key in overrides if not key.startswith(f"{name}.")]
-    if strange:
-        raise JobError([Problem(SET, key, f"expected a setting of [{name}], such as {name}.…") for key in strange])
-    layer = override(Layer(f"[{name}]", {name: dict(written)}, {}), overrides)
-    try:
-        return _section(name, layer.data[name])
-    except ValidationError as error:
-        raise JobError(problems(error, layer, name)) from None
 
 
 def _section(name: str, value: Any) -> Any:
