@@ -104,7 +104,9 @@ class Session:
                                     bits_per_byte=(loss(step) + 0.05) / 2.13)  # fmt: skip
             if step % (2 * evaluate_every) == 0:
                 self.spend(State.CHECKPOINT, 0.03)
-                self.recorder.event("checkpoint", step=step, seconds_exposed=0.03, seconds_background=0.4, bytes=51_000_000)
+                self.recorder.event(
+                    "checkpoint", step=step, seconds_exposed=0.03, seconds_background=0.4, bytes=51_000_000
+                )
 
 
 def loss(step: int) -> float:
@@ -116,7 +118,10 @@ def rate(step: int) -> float:
 
 
 def folder(name: str) -> RunFolder:
-    environment = {**run.environment(), "machine": {"processor": "Xeon Platinum", "cores": 2, "memory_bytes": 8_200_000_000}}
+    environment = {
+        **run.environment(),
+        "machine": {"processor": "Xeon Platinum", "cores": 2, "memory_bytes": 8_200_000_000},
+    }
     return run.create(JOB, environment, name)
 
 
@@ -153,7 +158,7 @@ VERDICT = {
     "evidence": ["1.84 of 2 cores were busy with this run", "MFU 38 % of the measured bf16 peak of 2.07 TFLOP/s",
                  "data wait 0.4 %, others on this machine 4 %"],
     "advice": [
-        {"change": "Train with larger batches: small matrices reach 61 % of the peak", "set": "train.global_batch_size=32",
+        {"change": "Train with larger batches: small ones reach 61 % of the peak", "set": "train.global_batch_size=32",
          "predicted_gain": 0.11, "error": 0.06},
         {"change": "Compile the step when the budget is longer", "set": "train.compile=true", "predicted_gain": 0.05,
          "error": 0.1},
@@ -171,9 +176,11 @@ COMPRESSION = [
 
 def finish(folder: RunFolder, session: Session, stages: list[dict[str, Any]], steps: int, **more: Any) -> None:
     """The result object, as `run --json` prints it."""
-    ledger = session.recorder.ledger()
+    with session.told():
+        ledger = session.recorder.ledger()
     folder.finish({
-        "schema": 1, "run": folder.name, "status": "done", "job": "python-lm", "seconds": ledger.wall, "loss": loss(steps) + 0.05,
+        "schema": 1, "run": folder.name, "status": "done", "job": "python-lm", "seconds": ledger.wall,
+        "loss": loss(steps) + 0.05,
         "metrics": {"loss": loss(steps) + 0.05, "bits_per_byte": (loss(steps) + 0.05) / 2.13, "perplexity": 19.5},
         "baselines": {"bigram": 2.31, "trigram": 1.94}, "tokens_per_second": 19786.0, "steps": steps, "mfu": 0.382,
         "ledger": ledger.to_json(), "verdict": VERDICT, "predicted": PREDICTED, "compression": COMPRESSION,
@@ -198,7 +205,9 @@ def done(name: str = "calm-otter-1", steps: int = 430, seconds: float = 0.2) -> 
     with session.told():
         stages = prepare(session)
         stages.append(trained(session, steps, seconds))
-        stages.append(session.stage("compress", (State.COMPRESS, 17.4), (State.EVALUATE, 2.2), detail="bf16 of 3 variants"))
+        stages.append(
+            session.stage("compress", (State.COMPRESS, 17.4), (State.EVALUATE, 2.2), detail="bf16 of 3 variants")
+        )
         stages.append(session.stage("serve", (State.SERVE, 1.1), detail="first answer in 38 ms"))
         session.spend(State.REPORT, 0.2)
         session.recorder.busy("tokenise threads", 2.3)
@@ -216,7 +225,12 @@ def trained(session: Session, steps: int, seconds: float, evaluate_every: int = 
     began = session.clock.now
     session.recorder.event("stage", stage="train", status="begin")
     session.steps(1, steps, seconds, max(evaluate_every, steps // 50))
-    facts = {"stage": "train", "seconds": session.clock.now - began, "cached": False, "detail": f"{steps} steps, 19.8k tokens/s"}
+    facts = {
+        "stage": "train",
+        "seconds": session.clock.now - began,
+        "cached": False,
+        "detail": f"{steps} steps, 19.8k tokens/s",
+    }
     session.recorder.event("stage", status="end", **facts)
     return facts
 
@@ -233,9 +247,10 @@ def failed(name: str = "brisk-heron-1", text: str = "loss is NaN at step 121") -
         session.recorder.event("message", level="error", text=text)
         session.recorder.event("end", status="failed")
         session.recorder.close()
+        ledger = session.recorder.ledger()
     made.finish({
         "schema": 1, "run": name, "status": "failed", "job": "python-lm", "stages": stages, "steps": 120,
-        "seconds": session.recorder.ledger().wall, "ledger": session.recorder.ledger().to_json(),
+        "seconds": ledger.wall, "ledger": ledger.to_json(),
         "error": {"message": text, "hint": "lower train.learning_rate; the last good checkpoint is step 100"},
     })  # fmt: skip
     return made
@@ -261,7 +276,9 @@ def resumed(name: str = "amber-lynx-1") -> RunFolder:
     session = Session(made, start=_EPOCH + 640, seed=7)
     with session.told():
         session.spend(State.START, 2.5)
-        session.recorder.event("resume", step=100, checkpoint="step-00000100", skipped=["step-00000140: manifest is missing"])
+        session.recorder.event(
+            "resume", step=100, checkpoint="step-00000100", skipped=["step-00000140: manifest is missing"]
+        )
         session.steps(101, 200)
         session.recorder.close()
     finish(made, session, [], 300)
@@ -289,8 +306,9 @@ def packed(name: str = "tidy-wren-1") -> RunFolder:
     with session.told():
         stages = [session.stage("read", (State.START, 0.8), (State.READ, 4.2), detail="1797 rows")]
         session.recorder.close()
+        ledger = session.recorder.ledger()
     made.finish({"schema": 1, "run": name, "status": "done", "job": "digits", "seconds": 5.0, "stages": stages,
-                 "metrics": {}, "ledger": session.recorder.ledger().to_json(), "error": None})  # fmt: skip
+                 "metrics": {}, "ledger": ledger.to_json(), "error": None})  # fmt: skip
     return made
 
 

@@ -84,7 +84,7 @@ class Scale:
 
 
 def ticks(low: float, high: float, count: int = 5) -> tuple[float, ...]:
-    """About `count` round numbers (1, 2, 2.5 or 5 times a power of ten) from at or below `low` to at or above `high`."""
+    """About `count` round numbers (1, 2, 2.5, 5 times a power of ten) that enclose `low` and `high`."""
     if not high > low:
         pad = abs(low) * 0.1 or 1.0
         low, high = low - pad, high + pad
@@ -219,7 +219,8 @@ def whole_bar(parts: Sequence[Part]) -> str:
     """One bar of 100 %."""
     cells = "".join(
         f'<i style="flex-grow:{part.share:.6f};background:{part.colour};color:{part.ink}" '
-        f'title="{escape(f"{part.label}: {part.said}")}">{f"<span>{escape(part.label)}</span>" if part.share > 0.1 else ""}</i>'
+        f'title="{escape(f"{part.label}: {part.said}")}">'
+        f"{f'<span>{escape(part.label)}</span>' if part.share > 0.1 else ''}</i>"
         for part in parts
         if part.share > 0
     )

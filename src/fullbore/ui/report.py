@@ -1,4 +1,4 @@
-"""The report: one HTML file that holds all it shows, opens offline, prints, and stays small however long the run was."""
+"""The report: one HTML file that holds all it shows, opens offline, prints, and stays small for a run of any length."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from pathlib import Path
 from fullbore.base.colours import DARK, LIGHT
 from fullbore.base.files import write_atomic
 from fullbore.record.run import RunFolder
-from fullbore.ui import panels
-from fullbore.ui.panels import colour, said
-from fullbore.ui.view import View, number, view
+from fullbore.ui.markup import colour, said
+from fullbore.ui.panels import course, evidence, outcome
+from fullbore.ui.reading import number
+from fullbore.ui.view import View, view
 
 PANELS: tuple[tuple[str, str, str, Callable[[View], str]], ...] = (
-    ("flow", "Flow", "Which stage is the narrow one? The longer it took, the narrower its bore.", panels.flow),
-    ("time", "Time", "Where did every second go? Blue and green work, orange waits, grey is fixed cost.", panels.time),
-    ("learning", "Learning", "Does it learn, and does it beat the baselines?", panels.learning),
-    ("throughput", "Throughput", "Was it steady, and did it wait for data?", panels.throughput),
-    ("resources", "Memory and processors", "Did it fit, and did others take what it needed?", panels.resources),
-    ("predicted", "Predicted and measured", "Can the predictions be trusted?", panels.predicted),
-    ("compression", "Compression", "What does a smaller model cost, and what does it gain?", panels.compression),
-    ("plan", "Plan", "What was decided for you, and why?", panels.plan),
-    ("completion", "Served", "What does the model answer?", panels.completion),
-    ("provenance", "Environment and provenance", "On what, from what, by which job?", panels.provenance),
-    ("events", "Events", "What was said on the way? The first error comes first.", panels.events),
+    ("flow", "Flow", "Which stage is the narrow one? The longer it took, the narrower its bore.", outcome.flow),
+    ("time", "Time", "Where did every second go? Blue and green work, orange waits, grey is fixed cost.", course.time),
+    ("learning", "Learning", "Does it learn, and does it beat the baselines?", course.learning),
+    ("throughput", "Throughput", "Was it steady, and did it wait for data?", course.throughput),
+    ("resources", "Memory and processors", "Did it fit, and did others take what it needed?", course.resources),
+    ("predicted", "Predicted and measured", "Can the predictions be trusted?", evidence.predicted),
+    ("compression", "Compression", "What does a smaller model cost, and what does it gain?", evidence.compression),
+    ("plan", "Plan", "What was decided for you, and why?", evidence.plan),
+    ("completion", "Served", "What does the model answer?", outcome.completion),
+    ("provenance", "Environment and provenance", "On what, from what, by which job?", evidence.provenance),
+    ("events", "Events", "What was said on the way? The first error comes first.", evidence.events),
 )
 """id, title, the question it answers, what draws it: in reading order."""
 
@@ -55,10 +56,12 @@ def page(shown: View) -> str:
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{said(shown.name)}: fullbore report</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="color-scheme" content="light dark">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
         f"<style>{_colours()}{style}</style></head><body>{_head(shown)}<main>"
-        f'<section id="verdict" aria-label="Verdict">{panels.verdict(shown)}<dl class="figures">{panels.figures(shown)}</dl>'
-        f"</section>{body}</main><footer>{left_out}Written by fullbore from {said(shown.folder.name)}/ alone; "
+        f'<section id="verdict" aria-label="Verdict">{outcome.verdict(shown)}'
+        f'<dl class="figures">{outcome.figures(shown)}</dl></section>'
+        f"{body}</main><footer>{left_out}Written by fullbore from {said(shown.folder.name)}/ alone; "
         f"nothing in this page is loaded from elsewhere.</footer><script>{script}</script></body></html>\n"
     )
 
@@ -66,7 +69,7 @@ def page(shown: View) -> str:
 def _head(shown: View) -> str:
     created = number(shown.environment.get("created"))
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(created)) if created else ""
-    facts = [said(shown.result.get("job") or ""), when, f"fullbore explain {said(shown.name)}"]
+    facts = [said(shown.result.get("job") or ""), when, f"<code>fullbore explain {said(shown.name, 80)}</code>"]
     line = " · ".join(fact for fact in facts if fact)
     return (
         f'<header class="top"><h1>{said(shown.name, 80)}</h1><span class="status {said(shown.status, 20)}">'
@@ -94,7 +97,7 @@ def _colours() -> str:
 
 
 def legible_on(ground: str) -> str:
-    """Black or white, whichever contrasts more with a hex colour (WCAG 2.2 relative luminance): always above 4.5 : 1."""
+    """Black or white, whichever contrasts more with a hex colour (WCAG 2.2): always above 4.5 : 1."""
     channels = [int(ground[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     luminance = sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))

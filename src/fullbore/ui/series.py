@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-BUCKETS = 320
-"""A series is drawn from at most this many buckets of three values: under 1000 points."""
+POINTS = 960
+"""A series is drawn from at most this many values: all of them, or a third as many buckets of three."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,13 @@ class Series:
 class Sampler:
     """Takes values one by one; when its buckets are full, neighbours merge and each holds twice as many."""
 
-    def __init__(self, capacity: int = BUCKETS) -> None:
-        self._capacity = capacity
+    def __init__(self, points: int = POINTS) -> None:
+        self._points = points
         self._stride = 1
         self._last = 0.0
-        self._buckets: list[tuple[int, float, float, float, float, float]] = []  # count, first x, last x, low, high, sum
+        self._buckets: list[
+            tuple[int, float, float, float, float, float]
+        ] = []  # count, first x, last x, low, high, sum
 
     def add(self, x: float, value: float) -> None:
         """`x` must not decrease; call `rewind` first where it does."""
@@ -45,9 +47,10 @@ class Sampler:
         if self._buckets and self._buckets[-1][0] < self._stride:
             self._buckets[-1] = _merged(self._buckets[-1], one)
             return
-        if len(self._buckets) >= self._capacity:
-            pairs = zip(self._buckets[::2], self._buckets[1::2], strict=True)
-            self._buckets = [_merged(left, right) for left, right in pairs]
+        while len(self._buckets) >= (self._points if self._stride == 1 else self._points // 3):
+            odd = self._buckets[len(self._buckets) // 2 * 2 :]
+            pairs = zip(self._buckets[::2], self._buckets[1::2], strict=False)
+            self._buckets = [*(_merged(left, right) for left, right in pairs), *odd]
             self._stride *= 2
         self._buckets.append(one)
 

@@ -1,0 +1,186 @@
+"""The course of a run: time by state, learning, throughput, memory and processors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fullbore.base.colours import FAMILY
+from fullbore.base.units import format_bytes
+from fullbore.ui import charts
+from fullbore.ui.charts import Layer, Line, Mark, Part
+from fullbore.ui.markup import LOWER_IS_BETTER, baselines, colour, quality, said, table
+from fullbore.ui.reading import mapping, number
+from fullbore.ui.series import Series
+from fullbore.ui.view import Timeline, View
+
+_INK, _VALIDATION, _TEST = "var(--ink)", "var(--evaluate)", "var(--serve)"
+_US, _OTHERS = "var(--forward)", "var(--copy)"
+
+
+def time(view: View) -> str:
+    """Time by state over the run, a row per rank, and the ledger as one bar with its table."""
+    if not view.ledger.ranked():
+        return ""
+    body = "".join(_rank(view, line) for line in view.timelines)
+    if view.ranks > len(view.timelines):
+        body += f'<p class="note">{view.ranks} ranks; the first {len(view.timelines)} are drawn.</p>'
+    if view.sessions:
+        moments = ", ".join(charts.clock(moment) for moment in view.sessions)
+        body += f'<p class="note">Resumed at {moments}; the time in between is left out.</p>'
+    return body + _ledger(view)
+
+
+def _rank(view: View, line: Timeline) -> str:
+    states = [*(state for state in FAMILY if state in line.shares), *(s for s in line.shares if s not in FAMILY)]
+    layers = [Layer(state, colour(state), line.shares[state]) for state in states]
+    bins = len(layers[0].values) if layers else 0
+    edges = [view.seconds * index / bins for index in range(bins + 1)] if bins else [0.0]
+    return charts.stack_chart(
+        f"rank {line.rank}" if view.ranks > 1 else "The main thread's state",
+        edges,
+        layers,
+        unit="share of the time",
+        x=charts.time_scale(view.seconds),
+        top=1.0,
+        y_format="share",
+        key=False,
+        short=len(view.timelines) > 1,
+    )
+
+
+def _ledger(view: View) -> str:
+    ranked, wall = view.ledger.ranked(), view.ledger.wall
+    shares = [
+        (state, seconds, tenth) for (state, seconds), tenth in zip(ranked, tenths([t for _, t in ranked]), strict=True)
+    ]
+    digits = 1 if wall >= 10 else 3
+    parts = [Part(s, t / wall, f"{tenth:.1f} %", colour(s), colour(s, "on-")) for s, t, tenth in shares]
+    rows = [
+        (
+            f'<i class="box" style="background:{colour(state)}"></i>{said(state, 60)}',
+            f"{seconds:.{digits}f}",
+            f'<span class="share">{tenth:.1f} %</span>',
+        )
+        for state, seconds, tenth in shares
+    ]
+    rows.append(("<b>wall time</b>", f"<b>{wall:.{digits}f}</b>", "<b>100.0 %</b>"))
+    tables = f"<div>{table(('state', '#seconds', '#share'), rows, 'ledger')}</div>"
+    busy = sorted(view.ledger.busy.items(), key=lambda item: -item[1])[:12]
+    if busy:
+        beside = table(("beside the main thread", "#seconds"), [(said(k, 60), f"{v:.{digits}f}") for k, v in busy])
+        tables += f'<div>{beside}<p class="note">Worked at the same time; never part of the 100 %.</p></div>'
+    return f'<div class="ledger">{charts.whole_bar(parts)}<div class="pair">{tables}</div></div>'
+
+
+def tenths(values: Sequence[float]) -> list[float]:
+    """Percentages to one decimal that sum to exactly 100 (largest remainder)."""
+    whole = sum(values)
+    exact = [1000 * value / whole for value in values]
+    floors = [int(value) for value in exact]
+    by_rest = sorted(range(len(exact)), key=lambda index: floors[index] - exact[index])
+    for index in by_rest[: 1000 - sum(floors)]:
+        floors[index] += 1
+    return [value / 10 for value in floors]
+
+
+def learning(view: View) -> str:
+    """Loss and metrics by step, with what they are to beat."""
+    names = list(dict.fromkeys(name for name, _ in view.metrics if name not in ("loss", "samples", "units")))
+    judged = quality(view)
+    names.sort(key=lambda name: name != judged)
+    lines = [Line("training", _INK, view.steps.get("loss", Series()))]
+    lines += _splits(view, "loss")
+    drawn = (
+        charts.line_chart("Loss", lines, unit=f"per {view.unit}, lower is better")
+        if any(line.series for line in lines)
+        else ""
+    )
+    for name in names[:3]:
+        marks = [Mark(f"{k} {charts.plain(v)}", v) for k, v in baselines(view)] if name == judged else []
+        drawn += charts.line_chart(
+            name.replace("_", " ").capitalize(), _splits(view, name), unit=_better(name), marks=marks
+        )
+    for name, label in (("learning_rate", "Learning rate"), ("gradient_norm", "Gradient norm")):
+        if series := view.steps.get(name):
+            drawn += charts.line_chart(label, [Line("", _INK, series)], unit="", short=True)
+    return f'<div class="pair">{drawn}</div>{_thinned(view.steps.get("loss", Series()), "steps")}' if drawn else ""
+
+
+def _better(metric: str) -> str:
+    return "lower is better" if metric in LOWER_IS_BETTER else "higher is better"
+
+
+def _splits(view: View, name: str) -> list[Line]:
+    colours = {"train": _INK, "validation": _VALIDATION}
+    return [
+        Line(split, colours.get(split, _TEST), series, dots=len(series.x) <= 60)
+        for (metric, split), series in view.metrics.items()
+        if metric == name
+    ]
+
+
+def _thinned(series: Series, things: str) -> str:
+    if not series.thinned:
+        return ""
+    return (
+        f'<p class="note">{series.count:,} {things} drawn as {len(series.x)} groups: the line is their mean, '
+        "the band their lowest and highest value. Nothing else is left out.</p>"
+    )
+
+
+def throughput(view: View) -> str:
+    """How fast steps went, and how much of the time they waited for data."""
+    rate = view.steps.get("rate", Series())
+    if not rate:
+        return ""
+    drawn = charts.line_chart("Throughput", [Line("", _INK, rate)], unit=f"{view.units}/s", include=(0.0,))
+    if view.timelines and view.timelines[0].shares:
+        shares = view.timelines[0].shares
+        waits = shares.get("data wait", (0.0,) * len(next(iter(shares.values()))))
+        middle = tuple(view.seconds * (index + 0.5) / len(waits) for index in range(len(waits)))
+        line = Line(
+            "", colour("data wait"), Series(middle, waits, waits, waits, view.ledger.share("data wait"), len(waits))
+        )
+        drawn += charts.line_chart(
+            "Waiting for data", [line], unit="share of the time", x=charts.time_scale(view.seconds), x_unit="wall time",
+            x_format="clock", y_format="share", include=(0.0, 0.01),
+        )  # fmt: skip
+    return f'<div class="pair">{drawn}</div>{_thinned(rate, "steps")}'
+
+
+def resources(view: View) -> str:
+    """Memory and CPU over the run: ours, others', free."""
+    across, drawn = charts.time_scale(view.seconds), ""
+    rss, available = view.resources.get("rss"), view.resources.get("memory_available")
+    if rss:
+        limit = _memory_limit(view)
+        layers = [Layer("this run", _US, rss.high)]
+        if available and len(available.x) == len(rss.x):
+            others = [max(0.0, limit - own - free) for own, free in zip(rss.high, available.low, strict=True)]
+            layers.append(Layer("others", _OTHERS, others))
+        drawn += charts.stack_chart(
+            "Memory", _edges(rss, view.seconds), layers, x=across, top=limit, y_format="bytes",
+            unit=f"of {format_bytes(limit)}; peak of this run {format_bytes(max(rss.high))}",
+        )  # fmt: skip
+    own, others_cpu = view.resources.get("cpu_self"), view.resources.get("cpu_others")
+    if own:
+        layers = [Layer("this run", _US, own.mean)]
+        if others_cpu and len(others_cpu.x) == len(own.x):
+            layers.append(Layer("others", _OTHERS, others_cpu.mean))
+        top = view.cores or max(own.high)
+        drawn += charts.stack_chart(
+            "Processors", _edges(own, view.seconds), layers, x=across, top=top, unit=f"cores busy, of {top:g}"
+        )
+    return f'<div class="pair">{drawn}</div>' if drawn else ""
+
+
+def _memory_limit(view: View) -> float:
+    """The machine's memory if the run recorded it, else the most that was in use by the run and free at one time."""
+    machine = number(mapping(view.environment.get("machine")).get("memory_bytes"))
+    rss, available = view.resources["rss"], view.resources.get("memory_available", Series())
+    return machine or max(a + b for a, b in zip(rss.high, available.high or (0.0,) * len(rss.x), strict=False))
+
+
+def _edges(series: Series, end: float) -> list[float]:
+    middles = [(a + b) / 2 for a, b in zip(series.x, series.x[1:], strict=False)]
+    return [0.0, *middles, max(end, series.x[-1])]
