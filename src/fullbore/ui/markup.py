@@ -39,7 +39,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") ->
     body = ""
     for row in rows:
         cells = zip(row, names, classes, strict=True)
-        body += f"<tr>{''.join(f'<td{figure} data-head="{name}">{cell}</td>' for cell, name, figure in cells)}</tr>"
+        body += (
+            "<tr>" + "".join(f'<td{figure} data-head="{name}">{cell}</td>' for cell, name, figure in cells) + "</tr>"
+        )
     kinds = f"{kind} wide".strip() if len(head) > 4 else kind
     return (
         f'<div class="scroll"><table class="{kinds}"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'

@@ -23,15 +23,16 @@ def verdict(view: View) -> str:
         limit = view.ledger.ranked()[0][0]
         share = view.ledger.share(limit)
     sentence = found.get("sentence") or (f"Most of its time went to: {limit}." if limit else "It recorded no time.")
-    evidence = "".join(f"<li>{said(line, 400)}</li>" for line in listing(found.get("evidence"))[:6])
-    advice = [mapping(item) for item in listing(found.get("advice"))[:3]]
+    lines = "".join(f"<li>{said(line, 400)}</li>" for line in listing(found.get("evidence"))[:6])
+    evidence = f'<ul class="evidence">{lines}</ul>' if lines else ""
+    advised = (mapping(item) for item in listing(found.get("advice"))[:3])
+    advice = "".join(_advice(item, index == 0) for index, item in enumerate(advised))
     bad = bool(error) or view.status == "failed"
     edge = "var(--warm)" if bad else colour(limit) if limit in FAMILY else "var(--tone)"
     figure = f'<p class="limit"><b>{percent(share)}</b><span>{said(limit, 60)}</span></p>' if share is not None else ""
     return (
         f'<div class="verdict" style="border-color:{edge}">{_ending(view, error)}<div class="why">{figure}'
-        f'<div><p class="say">{said(sentence)}</p>{f'<ul class="evidence">{evidence}</ul>' if evidence else ""}'
-        f"{''.join(_advice(item, index == 0) for index, item in enumerate(advice))}</div></div></div>"
+        f'<div><p class="say">{said(sentence)}</p>{evidence}{advice}</div></div></div>'
     )
 
 
