@@ -1,0 +1,107 @@
+"""A thread that samples what this process tree uses and what others leave it: `resource` events once a second."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from fullbore.perf.measure import proc
+from fullbore.record.span import Recorder
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Totals at one moment; the difference of two is a sample."""
+
+    clock: float
+    machine: proc.MachineTimes | None
+    tree: proc.TreeTimes | None
+    pressure: dict[str, float]
+
+
+def reading(tree: proc.Tree) -> Reading:
+    return Reading(time.perf_counter(), proc.machine_times(proc.allowed_cores()), tree.times(), proc.pressure())
+
+
+def sample(before: Reading, after: Reading, interval: float, cores: int) -> dict[str, Any]:
+    """What happened between two readings. Keys that the kernel cannot answer are absent.
+
+    seconds: length of the sample
+    late: seconds by which it exceeds the `interval` asked for (a stopped or starved process cannot sample itself)
+    cpu_self, cpu_others, steal, iowait, cpu_available: cores; cpu_available is what the others left to this tree
+    rss, memory_available: bytes
+    read_bytes_per_second, write_bytes_per_second, major_faults_per_second
+    stopped: processes of the tree held by a signal
+    pressure: share of the time in which some task of the machine stalled for cpu, io, memory
+    """
+    seconds = max(after.clock - before.clock, 1e-9)
+    found: dict[str, Any] = {"seconds": seconds, "late": max(0.0, seconds - interval), "cores": cores}
+    one, two = before.tree, after.tree
+    used = 0.0
+    if one and two:
+        used = max(0.0, two.cpu - one.cpu) / seconds
+        found |= {
+            "cpu_self": used,
+            "rss": two.rss,
+            "read_bytes_per_second": max(0, two.read_bytes - one.read_bytes) / seconds,
+            "write_bytes_per_second": max(0, two.write_bytes - one.write_bytes) / seconds,
+            "major_faults_per_second": max(0, two.major_faults - one.major_faults) / seconds,
+            "stopped": two.stopped,
+        }
+    if before.machine and after.machine:
+        others = max(0.0, (after.machine.busy - before.machine.busy) / seconds - used)
+        steal = (after.machine.steal - before.machine.steal) / seconds
+        found |= {
+            "cpu_others": others,
+            "steal": steal,
+            "iowait": max(0.0, after.machine.iowait - before.machine.iowait) / seconds,
+            "cpu_available": max(0.0, cores - others - steal),
+        }
+    if available := proc.memory_available():
+        found["memory_available"] = available
+    if after.pressure:
+        found["pressure"] = {
+            resource: min(1.0, (total - before.pressure.get(resource, total)) / seconds)
+            for resource, total in after.pressure.items()
+        }
+    return found
+
+
+class Counters:
+    """`with Counters(recorder):` samples this process and its children until the block ends.
+
+    A sample costs some reads of /proc (well under a millisecond of one core) and one event.
+    """
+
+    def __init__(self, recorder: Recorder, interval: float = 1.0) -> None:
+        """`interval`: seconds between samples."""
+        self._recorder = recorder
+        self._interval = interval
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="fullbore-counters", daemon=True)
+
+    def __enter__(self) -> Counters:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        tree, cores = proc.Tree(os.getpid()), proc.core_count()
+        before = reading(tree)
+        ended = False
+        while not ended:
+            ended = self._ended.wait(self._interval)
+            after = reading(tree)
+            if ended and after.clock - before.clock < self._interval / 4:
+                return
+            self._recorder.event("resource", **sample(before, after, self._interval, cores))
+            before = after

@@ -1,0 +1,179 @@
+"""What the kernel says of this machine and of a process tree: Linux's /proc and cgroups, read cheaply.
+
+Every function answers with less where a file is missing (another kernel, a locked-down container); none of them raises.
+Source: proc(5), Documentation/accounting/psi.rst, Documentation/admin-guide/cgroup-v2.rst.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+_TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+_PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+
+
+def read(path: str) -> str:
+    """The file's text, or an empty string where it cannot be read."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def allowed_cores() -> frozenset[int]:
+    """Numbers of the cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return frozenset(os.sched_getaffinity(0))
+    return frozenset(range(os.cpu_count() or 1))
+
+
+def core_count() -> int:
+    """Cores that this process may use: its affinity, cut by a cgroup's quota (rounded up)."""
+    count = len(allowed_cores())
+    fields = read("/sys/fs/cgroup/cpu.max").split()
+    if len(fields) == 2 and fields[0].isdigit():
+        return max(1, min(count, -(-int(fields[0]) // int(fields[1]))))
+    return count
+
+
+def memory_fields() -> dict[str, int]:
+    """/proc/meminfo as bytes by name."""
+    found = {}
+    for line in read("/proc/meminfo").splitlines():
+        name, _, value = line.partition(":")
+        words = value.split()
+        if words and words[0].isdigit():
+            found[name] = int(words[0]) * 1024
+    return found
+
+
+def memory_total() -> int:
+    """Bytes of memory that this process could ever have: the machine's, cut by a cgroup's limit."""
+    return min(filter(None, (memory_fields().get("MemTotal", 0), _cgroup_limit())), default=0)
+
+
+def memory_available() -> int:
+    """Bytes that can be had now without swapping, under the cgroup's limit too."""
+    available = memory_fields().get("MemAvailable", 0)
+    limit = _cgroup_limit()
+    used = read("/sys/fs/cgroup/memory.current").strip() or read("/sys/fs/cgroup/memory/memory.usage_in_bytes").strip()
+    if limit and used.isdigit():
+        return max(0, min(available, limit - int(used)))
+    return available
+
+
+def _cgroup_limit() -> int:
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        text = read(path).strip()
+        if text.isdigit() and int(text) < 1 << 60:
+            return int(text)
+    return 0
+
+
+@dataclass(frozen=True)
+class MachineTimes:
+    """Core-seconds since boot, summed over some cores."""
+
+    busy: float
+    iowait: float
+    steal: float
+
+
+def machine_times(cores: Iterable[int]) -> MachineTimes | None:
+    """What the given cores have spent; none where the kernel does not tell."""
+    wanted = {f"cpu{core}" for core in cores}
+    busy = iowait = steal = 0
+    seen = False
+    for line in read("/proc/stat").splitlines():
+        fields = line.split()
+        if fields and fields[0] in wanted:
+            seen = True
+            user, nice, system, _, waiting, irq, softirq, stolen = map(int, fields[1:9])
+            busy += user + nice + system + irq + softirq
+            iowait += waiting
+            steal += stolen
+    return MachineTimes(busy / _TICKS, iowait / _TICKS, steal / _TICKS) if seen else None
+
+
+@dataclass(frozen=True)
+class TreeTimes:
+    """What a process and its living descendants have used; what ended and was waited for is counted in its parent."""
+
+    cpu: float
+    """Core-seconds."""
+    major_faults: int
+    rss: int
+    """Bytes resident; memory that processes share counts once each."""
+    read_bytes: int
+    write_bytes: int
+    processes: int
+    stopped: int
+    """Processes of the tree that a signal or a tracer has stopped."""
+
+
+class Tree:
+    """A process and its descendants; who is whose parent is read once per process, so that asking again is cheap."""
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._parents: dict[int, int] = {}
+
+    def members(self) -> list[int]:
+        """The living processes of the tree, the root first."""
+        try:
+            living = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+        except OSError:
+            return []
+        self._parents = {pid: self._parents.get(pid) or _parent(pid) for pid in living}
+        members = {self._root}
+        grown = True
+        while grown:
+            found = {pid for pid, parent in self._parents.items() if parent in members} - members
+            members |= found
+            grown = bool(found)
+        return sorted(members, key=lambda pid: pid != self._root)
+
+    def times(self) -> TreeTimes | None:
+        """Sums over the tree; none where there is no /proc."""
+        cpu = faults = rss = read_bytes = write_bytes = processes = stopped = 0
+        for pid in self.members():
+            fields = _stat(pid)
+            if len(fields) < 22:
+                continue
+            processes += 1
+            stopped += fields[0] in ("T", "t")
+            faults += int(fields[9]) + int(fields[10])
+            cpu += sum(map(int, fields[11:15]))
+            rss += int(fields[21]) * _PAGE
+            for line in read(f"/proc/{pid}/io").splitlines():
+                name, _, value = line.partition(": ")
+                if name == "read_bytes":
+                    read_bytes += int(value)
+                elif name == "write_bytes":
+                    write_bytes += int(value)
+        if not processes:
+            return None
+        return TreeTimes(cpu / _TICKS, faults, rss, read_bytes, write_bytes, processes, stopped)
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/<pid>/stat from the third (state) on."""
+    return read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+
+
+def _parent(pid: int) -> int:
+    fields = _stat(pid)
+    return int(fields[1]) if len(fields) > 1 else 0
+
+
+def pressure() -> dict[str, float]:
+    """Seconds since boot in which some task stalled for `cpu`, `io` and `memory` (PSI), where the kernel has it."""
+    stalled = {}
+    for resource in ("cpu", "io", "memory"):
+        _, found, rest = read(f"/proc/pressure/{resource}").partition("total=")
+        if found:
+            stalled[resource] = int(rest.split()[0]) / 1e6
+    return stalled

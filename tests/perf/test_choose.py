@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fullbore.base.errors import DoesNotFit, UsageError
+from fullbore.perf.plan import choose
+from fullbore.perf.plan.choose import Limits, Setting, Trial
+from fullbore.perf.plan.steps import Costs
+from fullbore.spec.plan import Plan
+from fullbore.spec.train import TrainSection
+
+
+def section(**settings: object) -> TrainSection:
+    return TrainSection.model_validate({"budget": "60s", **settings})
+
+
+def limits(**changes: object) -> Limits:
+    values: dict[str, object] = {
+        "rows": 1000, "units_per_row": 256, "units": "tokens", "cores": 2, "memory_available": 8e9,
+    }  # fmt: skip
+    return Limits(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def measure(asked: TrainSection, given_: Limits, seconds_of: object) -> list[Trial]:
+    """Run next_setting's loop against a machine that is a function."""
+    trials: list[Trial] = []
+    while (setting := choose.next_setting(asked, trials, given_)) is not None:
+        trials.append(Trial(setting, seconds_of(setting)))  # type: ignore[operator]
+        assert len(trials) < 20
+    return trials
+
+
+def machine(bf16: float) -> object:
+    """Steps cost 1 s of a core per 32 samples in fp32, 10 ms a micro-batch, and more cores help."""
+
+    def seconds(setting: Setting) -> float:
+        speed = bf16 if setting.precision == "bf16" else 1.0
+        work = setting.micro_batch_size * setting.accumulation / 32 / speed / setting.threads
+        return work + 0.01 * setting.accumulation
+
+    return seconds
+
+
+def reason_of(plan: Plan, key: str) -> str:
+    return next(str(choice) for choice in plan.choices if choice.key == key)
+
+
+def test_bf16_is_chosen_only_where_it_is_measured_faster() -> None:
+    asked = section()
+    fast = choose.plan(asked, measure(asked, limits(), machine(4.2)), limits())
+    assert fast.precision == "bf16" and "x fp32, measured" in reason_of(fast, "train.precision")
+    slow = choose.plan(asked, measure(asked, limits(), machine(1.02)), limits())
+    assert slow.precision == "fp32" and "--set train.precision" in reason_of(slow, "train.precision")
+    by_the_job = section(precision="fp32")
+    plan = choose.plan(by_the_job, measure(by_the_job, limits(), machine(4.2)), limits())
+    assert plan.precision == "fp32" and "set by the job" in reason_of(plan, "train.precision")
+
+
+def test_a_dtype_without_hardware_is_not_even_tried() -> None:
+    asked = section()
+    trials = measure(asked, limits(matmul={"fp32": 1e11, "bf16": 3e10}), machine(0.2))
+    assert {t.setting.precision for t in trials} == {"fp32"}
+
+
+def test_all_candidates_that_matter_are_timed_once() -> None:
+    asked = section()
+    trials = measure(asked, limits(), machine(4))
+    settings = [t.setting for t in trials]
+    assert len(set(settings)) == len(settings)
+    assert {s.precision for s in settings} == {"bf16", "fp32"} and {s.threads for s in settings} == {1, 2}
+    plan = choose.plan(asked, trials, limits())
+    assert plan.threads == 2 and "1: " in reason_of(plan, "train.threads")
+
+
+def test_one_thread_where_more_cost() -> None:
+    asked = section()
+    trials = measure(asked, limits(), lambda s: 0.001 * s.threads * s.accumulation)
+    plan = choose.plan(asked, trials, limits())
+    assert plan.threads == 1 and plan.accumulation == 1
+
+
+def test_memory_bounds_the_micro_batch() -> None:
+    asked = section(global_batch_size=64)
+    small = limits(memory_of=lambda micro: 1e9 * micro, memory_available=10.5e9)
+    plan = choose.plan(asked, measure(asked, small, machine(4)), small)
+    assert plan.micro_batch_size == 8 and plan.accumulation == 8
+    assert plan.predicted["memory_bytes"].value == 8e9
+    with pytest.raises(DoesNotFit, match="a micro-batch of 1 needs 1 GB a rank"):
+        choose.plan(asked, [], limits(memory_of=lambda micro: 1e9 * micro, memory_available=1e9))
+
+
+def test_a_trial_that_took_too_much_memory_is_not_chosen() -> None:
+    asked = section(precision="fp32", threads=2)
+    trials = [Trial(Setting("fp32", 2, 32, 1), 1.0, int(9e9)), Trial(Setting("fp32", 2, 16, 2), 1.2, int(4e9))]
+    assert choose.plan(asked, trials, limits()).micro_batch_size == 16
+
+
+def test_a_micro_batch_that_does_not_divide_is_an_error_with_the_choices() -> None:
+    with pytest.raises(UsageError, match="found 5, expected a divisor of a rank's 32 samples") as error:
+        choose.plan(section(micro_batch_size=5), [], limits())
+    assert "1, 2, 4, 8, 16, 32" in str(error.value)
+
+
+def test_time_budget_pays_for_evaluation_and_checkpoints() -> None:
+    asked = section(micro_batch_size=32, threads=2, precision="bf16", evaluate_every=10, checkpoint_every=20)
+    trials = [Trial(Setting("bf16", 2, 32, 1), 0.5)]
+    plain = choose.plan(asked, trials, limits())
+    assert plain.steps == 120
+    costs = Costs(evaluate_seconds=1.0, final_seconds=5.0, checkpoint_seconds=0.5)
+    plan = choose.plan(asked, trials, limits(), costs)
+    taken = plan.steps * 0.5 + (plan.steps - 1) // 10 * 1.0 + (plan.steps - 1) // 20 * 0.5 + 5.0
+    assert 60 - 0.5 - 1.5 < taken <= 60
+    assert plan.predicted["train_seconds"].value == pytest.approx(taken)
+    assert "less" in reason_of(plan, "train.budget")
+
+
+@pytest.mark.parametrize(
+    ("budget", "steps"),
+    [("200 steps", 200), ("3 epochs", 94), ("64 samples", 2), ("10M tokens", 1221), ("1 tokens", 1), ("1ms", 1)],
+)
+def test_budgets_become_steps(budget: str, steps: int) -> None:
+    asked = section(budget=budget, micro_batch_size=32, threads=2, precision="bf16")
+    plan = choose.plan(asked, [Trial(Setting("bf16", 2, 32, 1), 0.5)], limits())
+    assert plan.steps == steps
+    assert 1 <= plan.evaluate_every <= steps and 1 <= plan.checkpoint_every <= steps
+    assert plan.warmup_steps < steps or steps == 1
+
+
+def test_compile_must_pay_for_itself() -> None:
+    trials = [Trial(Setting("bf16", 2, 32, 1), 0.5)]
+    fixed = {"micro_batch_size": 32, "threads": 2, "precision": "bf16"}
+    costs = Costs(compile_seconds=40, compile_gain=0.2)
+    short = choose.plan(section(**fixed), trials, limits(), costs)
+    assert not short.compile and "would save" in reason_of(short, "train.compile")
+    long = choose.plan(section(budget="1h", **fixed), trials, limits(), costs)
+    assert long.compile and long.predicted["step_seconds"].value == pytest.approx(0.4)
+    assert long.steps == (3600 - 40) / 0.4
+
+
+def test_checkpoint_interval_in_time_and_by_cost() -> None:
+    fixed = {"micro_batch_size": 32, "threads": 2, "precision": "bf16", "budget": "10000 steps", "compile": False}
+    trials = [Trial(Setting("bf16", 2, 32, 1), 0.5)]
+    assert choose.plan(section(checkpoint_every="60s", **fixed), trials, limits()).checkpoint_every == 120
+    cheap = choose.plan(section(**fixed), trials, limits(), Costs(checkpoint_seconds=0.01))
+    dear = choose.plan(section(**fixed), trials, limits(), Costs(checkpoint_seconds=10))
+    assert 0.01 / (cheap.checkpoint_every * 0.5) < 0.02 and 10 / (dear.checkpoint_every * 0.5) < 0.02
+
+
+def test_no_trials_still_gives_a_whole_plan() -> None:
+    plan = choose.plan(section(budget="10 steps"), [], limits())
+    assert plan.steps == 10 and plan.predicted == {} and plan.precision == "fp32"
+    assert Plan.from_json(plan.to_json()) == plan
+
+
+@given(
+    batch=st.integers(1, 300),
+    ranks=st.integers(1, 4),
+    units=st.integers(1, 4096),
+    budget=st.sampled_from(["5s", "3 steps", "2 epochs", "100 samples", "5M tokens"]),
+    slope=st.floats(1e-5, 1.0),
+    room=st.floats(1e6, 1e10),
+    evaluation=st.floats(0, 3),
+    checkpoint=st.floats(0, 3),
+)
+def test_invariants(
+    batch: int, ranks: int, units: int, budget: str, slope: float, room: float, evaluation: float, checkpoint: float
+) -> None:
+    asked = section(global_batch_size=batch, world_size=ranks, budget=budget)
+    given_ = limits(units_per_row=units, memory_of=lambda micro: 1e5 * micro, memory_available=room)
+    if room * 0.8 / ranks < 1e5:
+        return
+    trials = measure(asked, given_, lambda s: slope * s.micro_batch_size * s.accumulation + 1e-3 * s.accumulation)
+    plan = choose.plan(asked, trials, given_, Costs(evaluation, evaluation, checkpoint))
+    assert plan.micro_batch_size * plan.accumulation == math.ceil(batch / ranks)
+    if batch % ranks == 0:
+        assert plan.micro_batch_size * plan.accumulation * plan.world_size == batch
+    assert 1e5 * plan.micro_batch_size * ranks <= 0.8 * room
+    assert plan.steps >= 1 and 1 <= plan.evaluate_every <= plan.steps and 1 <= plan.checkpoint_every <= plan.steps
+    assert 0 <= plan.warmup_steps < max(2, plan.steps)
+    assert plan.threads >= 1 and plan == Plan.from_json(plan.to_json())
+    again = choose.plan(asked, list(reversed(trials)), given_, Costs(evaluation, evaluation, checkpoint))
+    assert again.steps == plan.steps and again.micro_batch_size == plan.micro_batch_size
