@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fullbore.base.errors import InputError
 
-_ROUNDS = 6
+_ROUNDS = 8
 _GOLDEN = 0x9E3779B97F4A7C15
 _ODD = np.uint64(0xD1342543DE82EF95)
 _MASK = (1 << 64) - 1
