@@ -69,7 +69,7 @@ class _HeadLoss(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc]
+    @once_differentiable
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias = ctx.saved_tensors
         weight_dtype, bias_dtype = ctx.dtypes
@@ -92,7 +92,7 @@ def head_loss(
     integer dtype, -100 where a row is not judged. Equals `F.cross_entropy(..., reduction="sum")`.
     """
     if torch.is_grad_enabled():
-        loss: Tensor = _HeadLoss.apply(hidden, weight, bias, targets, _compute_dtype(hidden), chunk)
+        loss: Tensor = _HeadLoss.apply(hidden, weight, bias, targets, _compute_dtype(hidden), chunk)  # type: ignore[no-untyped-call]
         return loss
     return head_rows(hidden, weight, bias, targets, chunk=chunk)[0].sum()
 
