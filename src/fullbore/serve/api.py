@@ -66,13 +66,13 @@ def _routes(catalogue: Catalogue, gate: Gate, section: ServeSection, metrics: Me
     openai = Completions(catalogue, gate, section, metrics)
     protocol = Inference(catalogue, gate, section, metrics)
 
-    async def health(request: Request) -> Response:
+    async def health(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
-    async def ready(request: Request) -> Response:
+    async def ready(_: Request) -> Response:
         return JSONResponse({"status": "ready"}) if gate.lane.accepting else JSONResponse({"status": "draining"}, 503)
 
-    async def tell_metrics(request: Request) -> Response:
+    async def tell_metrics(_: Request) -> Response:
         return Response(metrics.text(), media_type=CONTENT_TYPE)
 
     table: list[tuple[str, str, Endpoint]] = [

@@ -38,7 +38,7 @@ def too_large(limit: int) -> ApiError:
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """The JSON object in `body`. NaN, Infinity, duplicate keys, integers beyond any use and deep nesting are refused."""
+    """The JSON object in `body`; NaN, Infinity, duplicate keys, endless integers and deep nesting are refused."""
     try:
         value = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except UnicodeDecodeError as error:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
+from numpy.typing import NDArray
 
 from fullbore.base.errors import UsageError
 from fullbore.models.tokenizer import Tokenizer
@@ -37,22 +37,22 @@ class Served:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        if self.loaded.tokenizer is None:
-            raise UsageError(f"model {self.name!r} reads text and has no tokenizer in its folder")
+        """Of a model that reads text; the catalogue has made sure that there is one."""
+        assert self.loaded.tokenizer is not None
         return self.loaded.tokenizer
 
-    def encode(self, texts: Sequence[str], field: str) -> list[np.ndarray]:
-        """The tokens of `texts`. Raises ApiError 400 for text that is not Unicode (lone surrogates)."""
+    def encode(self, texts: Sequence[str], field: str, limit: int | None = None) -> list[NDArray[Any]]:
+        """The tokens of `texts`, cut to `limit` each. Raises ApiError 400 for text that is not Unicode."""
         for text in texts:
             try:
                 text.encode()
             except UnicodeEncodeError as error:
                 message = f"{field}: character {error.start} is half of a surrogate pair, expected Unicode text"
                 raise invalid(message, field, "not_unicode") from None
-        return self.tokenizer.encode_batch(list(texts))
+        return self.tokenizer.encode_batch(list(texts), limit)
 
     def fitting(self, tokens: Sequence[int], max_tokens: int, field: str) -> tuple[int, ...]:
-        """`tokens` as a prompt; an empty one becomes the token that begins a text. Raises ApiError 400 if it is too long."""
+        """`tokens` as a prompt; an empty one becomes the token that begins a text. Raises ApiError 400 if too long."""
         prompt = tuple(tokens) or (self.tokenizer.end_of_text,)
         context = self.loaded.sizes.sequence_length
         if context is not None and len(prompt) + max_tokens > context:
@@ -70,8 +70,8 @@ class Catalogue:
                 raise UsageError(f"model name {name[:64]!r}: expected letters, digits, '.', '_' and '-', at most 128")
         self._models = {name: Served(name, loaded) for name, loaded in models.items()}
         for served in self:
-            if served.takes == "tokens":
-                served.tokenizer  # noqa: B018
+            if served.takes == "tokens" and served.loaded.tokenizer is None:
+                raise UsageError(f"model {served.name!r} reads text and has no tokenizer in its folder")
             if served.loaded.task.kind == "masked_lm":
                 raise UsageError(
                     f"model {served.name!r} was trained to fill masks and has no answer to serve",

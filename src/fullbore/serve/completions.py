@@ -20,7 +20,7 @@ from fullbore.serve.errors import invalid
 from fullbore.serve.gate import Gate, Piece
 from fullbore.serve.lane import Ticket
 from fullbore.serve.metrics import Metrics
-from fullbore.serve.requests import Completion, Generate
+from fullbore.serve.requests import Completion, Generate, sharp
 from fullbore.spec.serve import ServeSection
 
 _MOST_PROMPTS = 128
@@ -80,10 +80,10 @@ def understand(body: bytes, catalogue: Catalogue, section: ServeSection) -> Aske
         Generate(
             tokens=served.fitting(tokens, max_tokens, "prompt"),
             max_tokens=max_tokens,
-            temperature=1.0 if wanted.temperature is None else wanted.temperature,
+            temperature=1.0 if wanted.temperature is None else sharp(wanted.temperature),
             top_p=1.0 if wanted.top_p is None else wanted.top_p,
             top_k=wanted.top_k or 0,
-            seed=(seed + index) % 2**63,
+            seed=seed + index,
             stop=stop,
         )
         for index, tokens in enumerate(_prompts(wanted.prompt, served))
@@ -104,7 +104,8 @@ def _prompts(value: Any, served: Served) -> list[Sequence[int]]:
         raise invalid(f"prompt: found {len(items)} prompts, expected at most {_MOST_PROMPTS}", "prompt")
     if all(isinstance(item, str) for item in items):
         return [tokens.tolist() for tokens in served.encode(items, "prompt")]
-    vocabulary = served.tokenizer.vocabulary_size
+    vocabulary = served.loaded.sizes.vocabulary_size or served.tokenizer.vocabulary_size
+    prompts: list[Sequence[int]] = []
     for item in items:
         if not isinstance(item, list) or not all(type(token) is int for token in item):
             raise invalid(f"prompt: found {kind_of(item)} in the list, {expected}", "prompt")
@@ -112,7 +113,8 @@ def _prompts(value: Any, served: Served) -> list[Sequence[int]]:
         if outside is not None:
             found = outside if abs(outside) < 10**20 else "a huge integer"
             raise invalid(f"prompt: found token id {found}, expected 0 to {vocabulary - 1}", "prompt")
-    return items
+        prompts.append(item)
+    return prompts
 
 
 def _stops(value: Any) -> tuple[str, ...]:
@@ -134,7 +136,7 @@ class Completions:
         self._metrics = metrics
         self._created = int(time.time())
 
-    async def models(self, request: Request) -> Response:
+    async def models(self, _: Request) -> Response:
         return JSONResponse({"object": "list", "data": [self._model(served) for served in self._catalogue]})
 
     async def model(self, request: Request) -> Response:
@@ -174,7 +176,7 @@ class Completions:
         pieces: asyncio.Queue[Piece],
         piece: Piece,
     ) -> AsyncIterator[bytes]:
-        """Server-sent events: a chunk for each piece of text, one with the reason it ended, the usage if asked, [DONE]."""
+        """Server-sent events: a chunk for each piece of text, one with why it ended, the usage if asked, [DONE]."""
         answers: list[Completion] = []
         try:
             while True:

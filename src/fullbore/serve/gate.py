@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -138,8 +139,8 @@ class Gate:
                 pass  # the loop is closed: nobody listens
 
         for index, ticket in enumerate(tickets):
-            ticket.emit = lambda text, index=index: put(Piece(index, text))
-            ticket.future.add_done_callback(lambda _, index=index: put(Piece(index, "", last=True)))
+            ticket.emit = partial(_put_text, put, index)
+            ticket.future.add_done_callback(partial(_put_last, put, index))
         return pieces
 
     async def next_piece(self, pieces: asyncio.Queue[Piece], deadline: float) -> Piece:
@@ -168,3 +169,11 @@ def _until(deadline: float) -> asyncio.Timeout:
 async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+def _put_text(put: Callable[[Piece], None], index: int, text: str) -> None:
+    put(Piece(index, text))
+
+
+def _put_last(put: Callable[[Piece], None], index: int, _: Future[Any]) -> None:
+    put(Piece(index, "", last=True))

@@ -1,7 +1,7 @@
 """The Open Inference Protocol v2 REST door: every model, described and asked by named tensors.
 
-Source: kserve/open-inference-protocol, specification/protocol/inference_rest.md. Tensors travel as JSON: text models take
-BYTES `text` [n], tabular ones FP32 `features` [n, F], images UINT8 `pixels` [n, C, H, W].
+Source: kserve/open-inference-protocol, specification/protocol/inference_rest.md. Tensors travel as JSON: text models
+take BYTES `text` [n], tabular ones FP32 `features` [n, F], images UINT8 `pixels` [n, C, H, W].
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from fullbore.base.version import VERSION
+from fullbore.models.predict import standardised
 from fullbore.serve.body import kind_of, parse_object, validate
 from fullbore.serve.catalogue import Catalogue, Served
 from fullbore.serve.errors import ApiError, invalid
 from fullbore.serve.gate import Gate
 from fullbore.serve.lane import Ticket
 from fullbore.serve.metrics import Metrics
-from fullbore.serve.requests import Completion, Generate, Predict, Predicted
+from fullbore.serve.requests import Completion, Generate, Predict, Predicted, sharp
 from fullbore.spec.serve import ServeSection
 
 _MOST_ROWS = 4096
@@ -54,6 +55,7 @@ class _Parameters(BaseModel):
     model_config = _STRICT
     max_tokens: int = Field(16, ge=1)
     temperature: float = Field(0.0, ge=0, le=2)
+    """Below 0.001 it takes the likeliest token each time."""
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=0, le=2**31)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
@@ -108,8 +110,7 @@ def outputs(served: Served) -> dict[str, tuple[str, list[int]]]:
     if served.loaded.task.kind == "regression":
         return {"value": ("FP32", [-1])}
     classes = served.loaded.sizes.classes or 0
-    label = "BYTES" if served.loaded.classes else "INT64"
-    return {"label": (label, [-1]), "score": ("FP32", [-1]), "logits": ("FP32", [-1, classes])}
+    return {"label": ("BYTES", [-1]), "score": ("FP32", [-1]), "logits": ("FP32", [-1, classes])}
 
 
 def understand(body: bytes, served: Served, section: ServeSection) -> Asked:
@@ -127,10 +128,12 @@ def understand(body: bytes, served: Served, section: ServeSection) -> Asked:
         return Asked(wanted.id, served, _continuations(column, how, served, section), 0, names)
     if wanted.parameters:
         raise invalid("parameters: this model takes none", "parameters", "unknown_field")
-    if served.takes != "tokens":
-        return Asked(wanted.id, served, (Predict({served.takes: column}, rows),), rows, names)
-    longest = served.loaded.sizes.sequence_length
-    tokens = [row[:longest] for row in served.encode(column, "text")]
+    if served.takes == "pixels":
+        return Asked(wanted.id, served, (Predict({"pixels": column}, rows),), rows, names)
+    if served.takes == "features":
+        features = standardised(served.loaded, column)
+        return Asked(wanted.id, served, (Predict({"features": features}, rows),), rows, names)
+    tokens = served.encode(column, "text", served.loaded.sizes.sequence_length)
     total = max(1, sum(len(row) for row in tokens))
     return Asked(wanted.id, served, (Predict({"tokens": tokens}, rows),), total, names)
 
@@ -145,10 +148,10 @@ def _continuations(
         Generate(
             served.fitting(tokens.tolist(), how.max_tokens, "text"),
             how.max_tokens,
-            how.temperature,
+            sharp(how.temperature),
             how.top_p,
             how.top_k,
-            (seed + index) % 2**63,
+            seed + index,
         )
         for index, tokens in enumerate(served.encode(texts, "text"))
     )
@@ -222,13 +225,13 @@ class Inference:
         self._section = section
         self._metrics = metrics
 
-    async def server(self, request: Request) -> Response:
+    async def server(self, _: Request) -> Response:
         return JSONResponse({"name": "fullbore", "version": VERSION, "extensions": []})
 
-    async def live(self, request: Request) -> Response:
+    async def live(self, _: Request) -> Response:
         return JSONResponse({"live": True})
 
-    async def ready(self, request: Request) -> Response:
+    async def ready(self, _: Request) -> Response:
         ready = self._gate.lane.accepting
         return JSONResponse({"ready": ready}, 200 if ready else 503)
 

@@ -65,7 +65,7 @@ class Ticket(Generic[Request]):
     """time.monotonic() after which the answer is worth nothing."""
     alone: bool = False
     """Never executed together with others."""
-    emit: Callable[[Any], None] = lambda piece: None
+    emit: Callable[[Any], None] = lambda _: None
     """Called from the executor's thread with each piece of a streamed answer; must not block."""
     future: Future[Any] = field(default_factory=Future)
     entered: float = 0.0
@@ -95,9 +95,7 @@ def next_batch(queue: Iterable[Ticket[Request]], batch_size: int) -> list[Ticket
     """The oldest request and, in order, those after it that can share its model call; `queue` is not changed."""
     batch: list[Ticket[Request]] = []
     for ticket in queue:
-        if not batch:
-            batch.append(ticket)
-        elif not batch[0].alone and not ticket.alone and ticket.model == batch[0].model:
+        if not batch or not (batch[0].alone or ticket.alone or ticket.model != batch[0].model):
             batch.append(ticket)
         if batch[0].alone or len(batch) == batch_size:
             break
@@ -118,7 +116,7 @@ class Lane(Generic[Request]):
         tokens: int,
         bytes: int,
         batch_size: int,
-        on_batch: Callable[[Batch], None] = lambda batch: None,
+        on_batch: Callable[[Batch], None] = lambda _: None,
     ) -> None:
         self._execute = execute
         self._limits = {"requests": requests, "tokens": tokens, "bytes": bytes}
@@ -190,7 +188,7 @@ class Lane(Generic[Request]):
                 ticket.future.set_exception(Draining("the server is shutting down"))
 
     def drain(self, timeout: float) -> bool:
-        """Take nothing new and finish what is there within `timeout` seconds, then stop; True if all of it was finished."""
+        """Take nothing new and finish what is there within `timeout` seconds, then stop; True if all was finished."""
         with self._changed:
             self._accepting = False
             finished = self._changed.wait_for(lambda: not self._queue and not self._running, timeout)
@@ -202,7 +200,7 @@ class Lane(Generic[Request]):
         return _sizes(self._queue)
 
     def _room_after(self, bound: str, asked: int) -> float:
-        """Seconds until the batches ahead will have left room for `asked` more of `bound`; at least 1 if not yet known."""
+        """Seconds until the batches ahead will have left room for `asked` more; a batch of unknown cost counts 1."""
         seconds = 0.0
         if self._running:
             elapsed = time.monotonic() - self._running_since
@@ -274,7 +272,7 @@ def _sizes(tickets: Iterable[Ticket[Any]]) -> dict[str, int]:
 
 
 def _still_wanted(ticket: Ticket[Any]) -> bool:
-    """Claim the answer of `ticket`, unless it is too late or nobody wants it; from here on only the lane ends its future."""
+    """Claim the answer of `ticket`, unless it is too late or nobody wants it; from then on only the lane ends it."""
     if not ticket.future.set_running_or_notify_cancel():
         return False
     try:

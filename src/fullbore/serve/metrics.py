@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from fullbore.serve.lane import Batch, Lane
@@ -32,11 +35,11 @@ class Metrics:
     def _seconds(self, name: str, text: str) -> Histogram:
         return Histogram(name, text, ("model",), buckets=_SECONDS, registry=self._registry)
 
-    def watch(self, lane: Lane) -> None:
+    def watch(self, lane: Lane[Any]) -> None:
         """Show how much waits in `lane` at the moment somebody asks."""
         for bound in ("requests", "tokens", "bytes"):
             gauge = Gauge(f"fullbore_queued_{bound}", f"{bound.capitalize()} waiting now.", registry=self._registry)
-            gauge.set_function(lambda bound=bound: lane.queued()[bound])
+            gauge.set_function(partial(_waiting, lane, bound))
 
     def batch(self, batch: Batch) -> None:
         self._batch.labels(batch.model).observe(batch.requests)
@@ -58,3 +61,7 @@ class Metrics:
 
     def text(self) -> bytes:
         return generate_latest(self._registry)
+
+
+def _waiting(lane: Lane[Any], bound: str) -> float:
+    return lane.queued()[bound]

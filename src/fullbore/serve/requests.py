@@ -24,6 +24,11 @@ class Generate:
     stop: tuple[str, ...] = ()
 
 
+def sharp(temperature: float) -> float:
+    """`temperature`, or 0 where dividing by it would leave one token and risk an overflow."""
+    return 0.0 if temperature < 1e-3 else temperature
+
+
 @dataclass(frozen=True)
 class Completion:
     """An answer to Generate. `text` ends before the stop string."""

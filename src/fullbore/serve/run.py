@@ -28,9 +28,7 @@ _BACKLOG = 2048
 Models = Mapping[str, LoadedModel]
 
 
-def serve(
-    models: Models | Callable[[], Models], section: ServeSection, *, ready: Callable[[str], None] = lambda url: None
-) -> None:
+def serve(models: Models | Callable[[], Models], section: ServeSection, *, ready: Callable[[str], None]) -> None:
     """Answer on `section.host` and `port` until SIGTERM or SIGINT, then finish what is in flight and return.
 
     The port is taken before `models`, if it is a callable, loads anything. `ready` is told the URL once the server

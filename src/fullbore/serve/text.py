@@ -10,8 +10,8 @@ _TORN = "\ufffd"
 class Detokeniser:
     """Text of a growing list of tokens; what it has given out never changes.
 
-    A byte-level tokenizer's tokens may end within a UTF-8 character, which decodes to one U+FFFD at the end: that one is
-    held back until the next token completes it. The last token before the held text is decoded again each time, so
+    A byte-level tokenizer's tokens may end within a UTF-8 character, which decodes to one U+FFFD at the end: that one
+    is held back until the next token completes it. The last token before the held text is decoded again each time, so
     that tokenizers which join words by spaces join them here too.
     """
 

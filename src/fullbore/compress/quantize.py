@@ -1,0 +1,116 @@
+"""Variants of a trained network: bf16 throughout, or int8 where a linear layer stands it and gains from it."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fullbore.models import quantized
+from fullbore.models.quantized import Int8Linear
+
+_LARGEST_ERROR = 0.05
+"""Relative error of a layer's output above which it stays as it is."""
+_ROUNDS = 5
+
+Run = Callable[[nn.Module], None]
+"""Puts calibration samples through a network."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What calibration found of one linear layer in int8."""
+
+    name: str
+    error: float
+    """Root mean square error of its output, relative to the output."""
+    speedup: float
+    """Times faster than the layer it replaces, on the calibration samples' activations."""
+
+    def pays(self, needs_speed: bool) -> bool:
+        return self.error <= _LARGEST_ERROR and (self.speedup > 1 or not needs_speed)
+
+
+@dataclass(frozen=True)
+class Variant:
+    module: nn.Module
+    note: str = ""
+
+
+class NothingToGain(Exception):
+    """The variant would be the network it came from; says why."""
+
+
+def build(variant: str, trained: nn.Module, calibrate: Run, *, needs_speed: bool, base: torch.dtype) -> Variant:
+    """A new network that stands for `trained`, which is left as it is.
+
+    int8 replaces linear layers by Int8Linear where that is accurate and, with `needs_speed`, faster; the rest,
+    embeddings and heads among it, is in `base`. Raises NothingToGain.
+    """
+    if variant == "fp32":
+        return Variant(trained)
+    made = copy.deepcopy(trained).requires_grad_(False)
+    if variant == "bf16":
+        return Variant(made.to(torch.bfloat16))
+    made = made.to(base)
+    layers = inspect(made, calibrate)
+    if not layers:
+        raise NothingToGain("it has no linear layers below its head; convolutions are not quantised")
+    chosen = [layer for layer in layers if layer.pays(needs_speed)]
+    if not chosen:
+        best = max(layer.speedup for layer in layers)
+        raise NothingToGain(f"none of {len(layers)} linear layers gains from int8 here (at best {best:.2f}x)")
+    quantized.quantize(made, [layer.name for layer in chosen])
+    rest = str(base).removeprefix("torch.").replace("float32", "fp32").replace("bfloat16", "bf16")
+    return Variant(made, f"{len(chosen)} of {len(layers)} linear layers in int8, the rest in {rest}")
+
+
+def inspect(module: nn.Module, calibrate: Run) -> list[Layer]:
+    """Each linear layer that could be int8, with its error and speed on the activations that calibration gives it."""
+    return [_inspect(name, layer, seen) for name, (layer, seen) in _activations(module, calibrate).items()]
+
+
+def _activations(module: nn.Module, calibrate: Run) -> Mapping[str, tuple[nn.Linear, Tensor]]:
+    """The linear layers below the head, each with its first input [M, K]."""
+    found: dict[str, tuple[nn.Linear, Tensor]] = {}
+    hooks = []
+    for name in quantized.linears(module):
+        layer = module.get_submodule(name)
+
+        def keep(layer: nn.Module, given: Sequence[Tensor], name: str = name) -> None:
+            if name not in found and isinstance(layer, nn.Linear):
+                found[name] = (layer, given[0].detach().reshape(-1, layer.in_features))
+
+        hooks.append(layer.register_forward_pre_hook(keep))
+    try:
+        calibrate(module)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+@torch.inference_mode()
+def _inspect(name: str, layer: nn.Linear, seen: Tensor) -> Layer:
+    integer = Int8Linear.from_linear(layer)
+    wanted, given = layer(seen).float(), integer(seen).float()
+    error = (wanted - given).square().mean().sqrt() / wanted.square().mean().sqrt().clamp_min(1e-12)
+    ratios = []
+    for _ in range(_ROUNDS):
+        before = time.perf_counter()
+        layer(seen)
+        between = time.perf_counter()
+        integer(seen)
+        ratios.append((between - before) / (time.perf_counter() - between))
+    return Layer(name, float(error), statistics.median(ratios))
+
+
+def size(module: nn.Module) -> int:
+    """Bytes of its parameters and buffers, shared ones once."""
+    tensors = {tensor.data_ptr(): tensor for tensor in module.state_dict().values()}
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())

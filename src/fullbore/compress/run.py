@@ -1,0 +1,160 @@
+"""The compress stage: every variant built, judged and timed on this host; the guard picks one, and it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fullbore.base.errors import InputError
+from fullbore.base.files import remove_drafts
+from fullbore.compress import guard, quantize
+from fullbore.compress import speed as timing
+from fullbore.compress.guard import Judgement, Measured, Row
+from fullbore.models import weights
+from fullbore.models.weights import LoadedModel
+from fullbore.record.artifact import Artifact
+from fullbore.record.progress import Progress
+from fullbore.record.span import Recorder
+from fullbore.spec.compress import CompressSection
+
+__all__ = ["Compression", "Judgement", "Row", "run"]
+
+_ROUNDS = 5
+_SEED = 0
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Compression:
+    """The table of all variants, the row that the guard chose, and the model written from it."""
+
+    table: tuple[Row, ...]
+    chosen: Row
+    artifact: Artifact
+
+
+def run(
+    model: Artifact,
+    section: CompressSection,
+    *,
+    judge: Callable[[nn.Module], Judgement],
+    calibration: Sequence[Batch],
+    speed: Sequence[Batch],
+    out: Path,
+    recorder: Recorder,
+    progress: Progress,
+    judged_ids: Collection[str] = (),
+    calibration_ids: Collection[str] = (),
+) -> Compression:
+    """Write the best variant of `model` that loses at most `section.max_drop` of what `judge` measures to `out`.
+
+    `calibration` decides which layers stand int8, `speed` is what variants are timed on, interleaved round by round.
+    The ids name the samples behind `judge` and `calibration`. Raises InputError if some are in both, or there are none.
+    """
+    both = set(judged_ids) & set(calibration_ids)
+    if both:
+        raise InputError(
+            f"compress: {len(both)} samples both calibrate and judge, among them {min(both)}; expected none",
+            hint="set data.validation, so that judging samples are held out",
+        )
+    if not calibration or not speed:
+        raise InputError("compress: no samples to calibrate and time with", hint="set data.validation above 0")
+    remove_drafts(out.parent)
+    loaded = weights.load(model.folder)
+    wanted = _wanted(section)
+    measured: dict[str, Measured] = {}
+    modules: dict[str, nn.Module] = {}
+    for index, name in enumerate(wanted):
+        progress("compress", index, len(wanted), "variants", detail=f"building and judging {name}")
+        measured[name], made = _try(name, loaded, section, judge, calibration[0], modules)
+        if made is not None:
+            modules[name] = made
+    progress("compress", len(wanted), len(wanted), "variants", detail="timing them on this host")
+    for name, found in timing.compare(modules, speed, loaded.task.kind, _ROUNDS).items():
+        measured[name] = replace(measured[name], **asdict(found))
+    table = guard.judge(tuple(measured.values()), max_drop=section.max_drop, target=section.target, seed=_SEED)
+    chosen = guard.choose(table, section.target)
+    for row in table:
+        recorder.event("variant", **asdict(row), chosen=row is chosen)
+    written = _write(model, loaded, modules[chosen.variant], chosen, table, measured, out)
+    return Compression(table, chosen, written)
+
+
+def _wanted(section: CompressSection) -> tuple[str, ...]:
+    """fp32 first, always: it is what the others are compared with."""
+    return ("fp32", *(name for name in dict.fromkeys(section.variants) if name != "fp32"))
+
+
+def _try(
+    name: str,
+    loaded: LoadedModel,
+    section: CompressSection,
+    judge: Callable[[nn.Module], Judgement],
+    calibration: Batch,
+    modules: dict[str, nn.Module],
+) -> tuple[Measured, nn.Module | None]:
+    """Build and judge one variant; one that cannot be had says why. Raises what the trained model itself raises."""
+    task = loaded.task.kind
+
+    def run_once(module: nn.Module) -> None:
+        timing.answer(module, calibration, task)
+
+    try:
+        base = torch.bfloat16 if section.target == "size" else _base(modules, calibration, task)
+        made = quantize.build(name, loaded.module, run_once, needs_speed=section.target != "size", base=base)
+        run_once(made.module)
+        judgement = judge(made.module)
+    except quantize.NothingToGain as reason:
+        return Measured(name, failure=str(reason)), None
+    except RuntimeError as error:
+        if name == "fp32":
+            raise
+        return Measured(name, failure=f"it does not run here ({str(error).splitlines()[0][:120]})"), None
+    return Measured(name, judgement, bytes=quantize.size(made.module), note=made.note), made.module
+
+
+def _base(modules: dict[str, nn.Module], calibration: Batch, task: str) -> torch.dtype:
+    """The faster of what is there for the layers that stay as they are; bf16 if it was not tried."""
+    known: dict[str, nn.Module] = {name: modules[name] for name in ("fp32", "bf16") if name in modules}
+    if len(known) < 2:
+        return torch.bfloat16
+    faster = timing.compare(known, [calibration], task, 3)["bf16"].speedup["throughput"] > 1
+    return torch.bfloat16 if faster else torch.float32
+
+
+def _write(
+    model: Artifact,
+    loaded: LoadedModel,
+    module: nn.Module,
+    chosen: Row,
+    table: Sequence[Row],
+    measured: dict[str, Measured],
+    out: Path,
+) -> Artifact:
+    judgement = measured[chosen.variant].judgement
+    info = {
+        "variant": chosen.variant,
+        "classes": None if loaded.classes is None else list(loaded.classes),
+        "statistics": loaded.statistics,
+        "metrics": {} if judgement is None else {judgement.metric: judgement.value},
+        "evidence": {
+            "samples": 0 if judgement is None else len(judgement.scores),
+            "rounds": _ROUNDS,
+            "table": [asdict(row) for row in table],
+        },
+    }
+    return weights.save(
+        module,
+        out,
+        model=loaded.model,
+        task=loaded.task,
+        sizes=loaded.sizes,
+        tokenizer=None if loaded.tokenizer is None else loaded.tokenizer.folder,
+        info=info,
+        parents=(model,),
+    )
