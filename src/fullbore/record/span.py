@@ -104,6 +104,12 @@ class Recorder:
         self._totals[State.START] += max(0.0, now - self._since - sum(child.values()))
         self._since = now
 
+    def split(self, state: State, seconds: float) -> None:
+        """The first `seconds` of the stretch that the main thread is in were `state`, as was learnt only now."""
+        seconds = min(max(seconds, 0.0), time.perf_counter() - self._since)
+        self._totals[state] += seconds
+        self._since += seconds
+
     def elapsed(self) -> float:
         """Seconds since exec."""
         return time.time() - self.began
