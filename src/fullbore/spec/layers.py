@@ -104,7 +104,7 @@ def _read_one(path: Path) -> Layer:
 
 def _near(path: Path) -> str:
     beside = sorted(str(file) for file in path.parent.glob("*.toml"))
-    close = difflib.get_close_matches(str(path), beside, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(str(path), beside, n=1, cutoff=0.75)
     return f"did you mean {close[0]}?" if close else "fullbore init writes a job file to start from"
 
 

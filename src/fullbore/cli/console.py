@@ -1,0 +1,132 @@
+"""The only place that prints: answers to stdout, everything else to stderr, for people, for files and for programs."""
+
+from __future__ import annotations
+
+import json as json_module
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+from fullbore.base.errors import FullboreError, Interrupted, JobError
+from fullbore.cli.ink import Ink
+
+if TYPE_CHECKING:
+    from fullbore.cli.progress import StoredProgress
+
+Show = Callable[[dict[str, Any], Ink], Iterable[str]]
+SCHEMA = 1
+
+
+def _interactive(stream: TextIO) -> bool:
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _ink(stream: TextIO) -> Ink:
+    plain = bool(os.environ.get("NO_COLOR")) or not (_interactive(stream) or os.environ.get("FORCE_COLOR"))
+    return Ink(colours=0 if plain else 24 if os.environ.get("COLORTERM") in ("truecolor", "24bit") else 8)
+
+
+class Console:
+    """One per process. `configure` is called by the verb once its options are read."""
+
+    def __init__(self) -> None:
+        self.json = False
+        self.verbosity = 0
+        self._above: Callable[[str], None] | None = None
+        """Prints a line above the live region, while there is one."""
+
+    def configure(self, json: bool, quiet: bool, verbose: int) -> None:
+        from fullbore.base import log
+
+        self.json = json
+        self.verbosity = -1 if quiet else verbose
+        log.configure(self.verbosity)
+
+    def note(self, text: str) -> None:
+        """Something to know while a verb works, to stderr; `-q` is silent."""
+        if self.verbosity < 0:
+            return
+        if self._above is not None:
+            self._above(text)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def answer(self, result: Mapping[str, Any], show: Show) -> None:
+        """What a verb was asked for, to stdout: one JSON object, or as `show` draws it for people."""
+        whole = {"schema": SCHEMA, **result}
+        if self.json:
+            print(json_module.dumps(whole, ensure_ascii=False, default=str))
+        else:
+            for line in show(whole, _ink(sys.stdout)):
+                print(line.rstrip())
+        sys.stdout.flush()
+
+    @contextmanager
+    def progress(self) -> Iterator[StoredProgress]:
+        """Progress of long work: a live region on a terminal, else a plain line now and then; nothing with `-q`."""
+        from fullbore.cli.progress import StoredProgress, live, plain
+
+        progress = StoredProgress()
+        if self.verbosity < 0 or os.environ.get("FULLBORE_NO_PROGRESS"):
+            yield progress
+        elif _interactive(sys.stderr):
+            with live(progress) as self._above:
+                try:
+                    yield progress
+                finally:
+                    self._above = None
+        else:
+            with plain(progress, self.note):
+                yield progress
+
+    def failed(self, error: FullboreError) -> int:
+        """Say what went wrong and what to do; returns the exit code."""
+        if isinstance(error, JobError):
+            self._complain([str(problem) for problem in error.problems], error.hint)
+        else:
+            self._complain([f"error: {error.message}"], error.hint)
+        status = "interrupted" if isinstance(error, Interrupted) else "failed"
+        self._fail(status, type(error).__name__, error.message, error.hint)
+        return error.exit_code
+
+    def misused(self, message: str, hint: str) -> int:
+        """A command line that makes no sense."""
+        self._complain([f"error: {message}"], hint)
+        self._fail("failed", "UsageError", message, hint)
+        return 2
+
+    def crashed(self, error: BaseException) -> int:
+        """A mistake of ours: one line, and the whole story in a file."""
+        trace = "".join(traceback.format_exception(error))
+        with tempfile.NamedTemporaryFile("w", prefix="fullbore-", suffix=".log", delete=False) as file:
+            file.write(trace)
+        message = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        hint = f"this is a fault of fullbore; its traceback is in {file.name}"
+        self._complain([f"error: {message}"], hint)
+        if self.verbosity >= 2:
+            print(trace, file=sys.stderr)
+        self._fail("failed", type(error).__name__, message, hint)
+        return 1
+
+    def _complain(self, lines: list[str], hint: str | None) -> None:
+        ink = _ink(sys.stderr)
+        for line in lines:
+            name, found, rest = line.partition("error: ")
+            print(f"{name}{ink.bad(found)}{rest}" if found and not name else line, file=sys.stderr)
+        if hint:
+            print(f"\n{ink.bold('hint:')} {hint}", file=sys.stderr)
+        sys.stderr.flush()
+
+    def _fail(self, status: str, kind: str, message: str, hint: str | None) -> None:
+        if self.json:
+            error = {"kind": kind, "message": message, "hint": hint}
+            print(
+                json_module.dumps({"schema": SCHEMA, "status": status, "error": error}, ensure_ascii=False), flush=True
+            )
+
+
+console = Console()

@@ -1,0 +1,213 @@
+"""Results as lines of text: tables, bars, the ledger, the verdict. Whoever calls prints them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from fullbore.base.units import format_bytes, format_count, format_seconds, format_share
+from fullbore.cli.ink import Ink
+
+_BAR = 28
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+def table(
+    rows: Sequence[Sequence[str]], head: Sequence[str] = (), right: Iterable[int] = (), indent: int = 2
+) -> list[str]:
+    """Aligned columns, two spaces apart; `right` names the columns that are aligned to the right."""
+    everything = [*([head] if head else []), *rows]
+    widths = [max(len(row[column]) for row in everything) for column in range(len(everything[0]))] if everything else []
+    to_right = set(right)
+
+    def line(row: Sequence[str]) -> str:
+        cells = [
+            cell.rjust(width) if column in to_right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        return (" " * indent + "  ".join(cells)).rstrip()
+
+    return [line(row) for row in everything]
+
+
+def bar(share: float, width: int = _BAR) -> str:
+    """A bar of `width` cells for the whole, drawn to an eighth of a cell."""
+    eighths = round(max(0.0, min(1.0, share)) * width * 8)
+    return "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
+
+
+def number(value: Any, unit: str = "") -> str:
+    """A figure with its unit, rounded to what is significant."""
+    if value is None:
+        return "–"
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return str(value)
+    if unit in ("s", "seconds"):
+        return format_seconds(value)
+    if unit in ("B", "bytes"):
+        return format_bytes(value)
+    if isinstance(value, int) and abs(value) < 10_000:
+        return f"{value} {unit}".strip()
+    rounded = format_count(value) if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{rounded} {unit}".strip()
+
+
+def ledger(value: Mapping[str, Any], ink: Ink, title: str = "Where the time went") -> list[str]:
+    """The states, longest first, with bars; they sum to the wall time."""
+    states = value["states"]
+    rows = [[state, format_seconds(item["seconds"]), format_share(item["share"])] for state, item in states.items()]
+    rows.append(["total", format_seconds(value["wall_seconds"]), format_share(1.0 if states else 0.0)])
+    lines = table(rows, right=(1, 2))
+    bars = [ink.state(bar(item["share"]), state) for state, item in states.items()] + [""]
+    width = max(len(line) for line in lines)
+    return ["", ink.bold(title), *(f"{line.ljust(width)}  {drawn}" for line, drawn in zip(lines, bars, strict=True))]
+
+
+def utilisation(value: Mapping[str, Any], ink: Ink) -> list[str]:
+    """How busy what works beside the main thread was."""
+    busy, wall = value.get("busy_seconds") or {}, value["wall_seconds"]
+    if not busy or not wall:
+        return []
+    rows = [[name, format_seconds(spent), format_share(spent / wall)] for name, spent in busy.items()]
+    return ["", ink.bold("Busy beside it"), *table(rows, right=(1, 2))]
+
+
+def verdict(value: Mapping[str, Any] | None, ink: Ink) -> list[str]:
+    """What limited the run, and by what it is known."""
+    if not value:
+        return []
+    evidence = [f"  · {line}" for line in value.get("evidence", [])]
+    return ["", ink.bold("What limited it"), f"  {value.get('sentence', '')}", *(ink.dim(line) for line in evidence)]
+
+
+def advice(value: Mapping[str, Any] | None, ink: Ink) -> list[str]:
+    """What to change, the largest gain first, each with the exact setting."""
+    entries = (value or {}).get("advice") or []
+    if not entries:
+        return []
+    lines = ["", ink.bold("What to change")]
+    for position, entry in enumerate(entries, 1):
+        gain, error = entry.get("predicted_gain"), entry.get("error")
+        doubt = f" ± {error:.0%}" if error is not None else ""
+        predicted = f" (predicted {gain:+.0%}{doubt})" if gain is not None else ""
+        lines.append(f"  {position}. {entry['change']}{predicted}")
+        if entry.get("set"):
+            lines.append(f"     {ink.good('--set ' + entry['set'].removeprefix('--set '))}")
+    return lines
+
+
+def predicted(value: Mapping[str, Any] | None, ink: Ink) -> list[str]:
+    """Predicted beside measured."""
+    rows = []
+    for key, item in (value or {}).items():
+        guess, fact = item.get("predicted"), item.get("measured")
+        unit = item.get("unit", "")
+        off = f"{fact / guess - 1:+.0%}" if guess and fact is not None else "–"
+        rows.append([key.replace("_", " "), number(guess, unit), number(fact, unit), off])
+    head = ("", "predicted", "measured", "off by")
+    return ["", ink.bold("Predicted and measured"), *table(rows, head, right=(1, 2, 3))] if rows else []
+
+
+def metrics(result: Mapping[str, Any], ink: Ink) -> list[str]:
+    """What the model reached, beside its baselines, and how fast it learnt."""
+    rows = [[key.replace("_", " "), number(value)] for key, value in (result.get("metrics") or {}).items()]
+    rows += [[f"  {name} baseline", number(value)] for name, value in (result.get("baselines") or {}).items()]
+    for unit in ("tokens", "samples"):
+        if result.get(f"{unit}_per_second") is not None:
+            rows.append(["training rate", number(result[f"{unit}_per_second"], f"{unit}/s")])
+    if result.get("mfu") is not None:
+        rows.append(["MFU (of the measured peak)", f"{result['mfu']:.1%}"])
+    return ["", ink.bold("What came out"), *table(rows)] if rows else []
+
+
+def compression(rows: Sequence[Mapping[str, Any]] | None, ink: Ink) -> list[str]:
+    """The variants that were judged; the kept one is marked."""
+    if not rows:
+        return []
+    drawn = [
+        [
+            f"{'→' if row.get('kept') else ' '} {row['variant']}",
+            number(row.get("value")),
+            "–" if row.get("drop") is None else f"{row['drop']:+.2%}",
+            number(row.get("samples_per_second"), "samples/s"),
+            number(row.get("latency_ms"), "ms"),
+            number(row.get("bytes"), "bytes"),
+            str(row.get("reason", "")),
+        ]
+        for row in rows
+    ]
+    head = ("  variant", "quality", "drop", "rate", "latency", "size", "")
+    return ["", ink.bold("Compression"), *table(drawn, head, right=(1, 2, 3, 4, 5))]
+
+
+def completion(value: Mapping[str, Any] | None, ink: Ink) -> list[str]:
+    """What the served model was asked and what it answered."""
+    if not value:
+        return []
+    asked, answered = str(value.get("prompt", "")), str(value.get("text", ""))
+    lines = [f"  │ {line}" for line in answered.splitlines() or [""]]
+    return ["", ink.bold("Served"), f"  asked: {asked!r}", *(ink.dim(line) for line in lines)]
+
+
+def stages(entries: Sequence[Mapping[str, Any]] | None, ink: Ink) -> list[str]:
+    """What each stage took, or that its result was there already."""
+    rows = [
+        [
+            entry["stage"],
+            "cached" if entry.get("cached") else number(entry.get("seconds"), "s"),
+            str(entry.get("detail") or ""),
+        ]
+        for entry in entries or ()
+    ]
+    return ["", ink.bold("Stages"), *table(rows, right=(1,))] if rows else []
+
+
+def outcome(result: Mapping[str, Any], ink: Ink) -> list[str]:
+    """All that a run ended with, and the next commands."""
+    took = f" in {format_seconds(result['seconds'])}" if result.get("seconds") is not None else ""
+    status = ink.good("done") if result["status"] == "done" else ink.bad(str(result["status"]))
+    lines = [
+        "",
+        f"{ink.bold(result['run'])} ({result['job']}): {status}{took}",
+    ]
+    if error := result.get("error"):
+        lines += ["", f"  {ink.bad('error:')} {error['message']}"]
+    lines += [*stages(result.get("stages"), ink), *completion(result.get("completion"), ink), *metrics(result, ink)]
+    lines += compression(result.get("compression"), ink)
+    if result.get("ledger"):
+        lines += ledger(result["ledger"], ink)
+    lines += [*verdict(result.get("verdict"), ink), *predicted(result.get("predicted"), ink)]
+    if result.get("model"):
+        lines += ["", f"The model is in {result['model']}"]
+    commands = result.get("next") or []
+    return [*lines, *(["", ink.bold("Next"), *(f"  {command}" for command in commands)] if commands else [])]
+
+
+def change(one: Any, two: Any) -> str:
+    """How far the second figure is from the first, relative."""
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (one, two))
+    return f"{two / one - 1:+.1%}" if numbers and one else ""
+
+
+def plan(answer: Mapping[str, Any], ink: Ink) -> list[str]:
+    """What would be done, why, and what it would take."""
+    return [
+        *choices(answer.get("choices") or answer.get("plan", {}).get("choices") or (), ink),
+        *forecast(answer.get("predicted") or answer.get("plan", {}).get("predicted") or {}, ink),
+        *verdict(answer.get("verdict"), ink),
+    ]
+
+
+def choices(entries: Sequence[Mapping[str, Any]], ink: Ink) -> list[str]:
+    """Each automatic choice with its reason."""
+    rows = [[entry["key"], str(entry["value"]), str(entry["reason"])] for entry in entries]
+    return [ink.bold("Choices (--set KEY=VALUE overrides)"), *table(rows)] if rows else []
+
+
+def forecast(value: Mapping[str, Mapping[str, Any]], ink: Ink) -> list[str]:
+    """Predicted figures, each with the error that such predictions had."""
+    rows = []
+    for key, item in value.items():
+        error = f"± {abs(item['error']):.0%}" if item.get("error") is not None else "error not known yet"
+        rows.append([key.replace("_", " "), number(item["value"], item.get("unit", "")), error])
+    return ["", ink.bold("Prediction"), *table(rows, right=(1,))] if rows else []

@@ -1,0 +1,59 @@
+"""`fullbore doctor`: what this machine is, what it reaches and what it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from fullbore.base.units import format_bytes, format_count
+from fullbore.cli import draw
+from fullbore.cli.arguments import verb
+from fullbore.cli.ink import Ink
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+def show(answer: dict[str, Any], ink: Ink) -> Iterator[str]:
+    machine, ceilings, disk = answer["machine"], answer["ceilings"], answer["disk"]
+    yield ink.bold("This machine")
+    packages = answer["environment"]["packages"]
+    yield from draw.table([
+        ["processor", f"{machine['processor']}, {machine['cores']} cores"],
+        ["memory", format_bytes(machine["memory_bytes"])],
+        ["instructions", " ".join(machine["flags"]) or "–"],
+        ["disk", f"{format_bytes(disk['free_bytes'])} free of {format_bytes(disk['total_bytes'])} ({disk['folder']})"],
+        ["python", f"{machine['python']}, kernel {machine['kernel']}"],
+        ["packages", ", ".join(f"{name} {version}" for name, version in packages.items() if version)],
+    ])  # fmt: skip
+    yield from ("", ink.bold(f"What it reaches (measured {ceilings['measured_at']}; --refresh measures again)"))
+    yield from draw.table(list(reached(ceilings)), right=(1,))
+    for note in ceilings["notes"]:
+        yield f"  · {note}"
+    if answer["missing"]:
+        yield from ("", ink.bold("What could be added"))
+        yield from draw.table([[name, use] for name, use in answer["missing"].items()])
+
+
+def reached(ceilings: dict[str, Any]) -> Iterator[list[str]]:
+    for dtype, by_threads in ceilings["matmul_flops"].items():
+        for threads, rate in by_threads.items():
+            yield [f"matrix products, {dtype}, {threads} threads", f"{format_count(rate)}FLOP/s"]
+    for key, name in (("memory_bandwidth", "memory"), ("disk_write", "disk, writing"), ("disk_read", "disk, reading")):
+        yield [name, f"{format_bytes(ceilings[key])}/s"]
+    if ceilings["jpeg_decode"] is not None:
+        yield ["JPEG decoding, one core", f"{format_count(ceilings['jpeg_decode'])} pixels/s"]
+    if ceilings["tokenise"] is not None:
+        yield ["tokenising, one core", f"{format_bytes(ceilings['tokenise'])}/s"]
+
+
+@app.command()
+@verb(show)
+def doctor(
+    refresh: Annotated[bool, typer.Option("--refresh", help="Measure again.")] = False,
+) -> dict[str, Any]:
+    """Show what this machine is, what it reaches and what it lacks."""
+    from fullbore.flow.doctor import doctor as answer
+
+    return answer(refresh=refresh)
