@@ -1,0 +1,66 @@
+"""What past predictions say of the next one: a correction and its measured error. Pure; `measure/history.py` keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+
+@dataclass(frozen=True)
+class Past:
+    """One prediction and what was then measured."""
+
+    fingerprint: str
+    """Of the machine."""
+    quantity: str
+    """`step_seconds`, `train_seconds`, `memory_bytes`, `prepare.tokenise` and so on."""
+    kind: str
+    """What was predicted for: the model's kind, or the data's."""
+    precision: str
+    predicted: float
+    """Before any correction."""
+    measured: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """`ratio`: measured over predicted, by which predictions are multiplied. `error`: relative, of past predictions
+    corrected by the ratio of the others (leave one out); none until there are two."""
+
+    ratio: float = 1.0
+    error: float | None = None
+    count: int = 0
+
+
+UNKNOWN = Calibration()
+
+
+def calibrate(history: Iterable[Past], fingerprint: str, quantity: str, kind: str, precision: str = "") -> Calibration:
+    """From the past predictions of the same quantity for the same kind and precision on the same machine."""
+    key = (fingerprint, quantity, kind, precision)
+    ratios = [
+        past.measured / past.predicted
+        for past in history
+        if (past.fingerprint, past.quantity, past.kind, past.precision) == key and past.predicted > 0 < past.measured
+    ]
+    if not ratios:
+        return UNKNOWN
+    return Calibration(median(ratios), _leave_one_out(ratios), len(ratios))
+
+
+def _leave_one_out(ratios: Sequence[float]) -> float | None:
+    if len(ratios) < 2:
+        return None
+    errors = [abs(median([*ratios[:i], *ratios[i + 1 :]]) / ratio - 1) for i, ratio in enumerate(ratios)]
+    return median(errors)
+
+
+def plain_error(history: Iterable[Past], fingerprint: str, quantity: str) -> float | None:
+    """Median relative error of uncorrected predictions of a quantity on this machine; none if there are none yet."""
+    errors = [
+        abs(past.predicted / past.measured - 1)
+        for past in history
+        if (past.fingerprint, past.quantity) == (fingerprint, quantity) and past.measured > 0
+    ]
+    return median(errors) if errors else None
