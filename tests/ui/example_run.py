@@ -56,7 +56,7 @@ class Session:
         self._next_reading = start
         with patch.object(span, "time", self.clock):
             self.recorder = Recorder(Sink(folder.paths.events(rank), capacity=1 << 21), rank=rank, began=start)
-        self.recorder.event("session", session=1, pid=4242, began=start)
+        self.recorder.event("session", resumed=start > _EPOCH, began=start)
 
     @contextmanager
     def told(self) -> Iterator[None]:
@@ -317,6 +317,9 @@ def barely(name: str = "early-tern-1") -> RunFolder:
     return folder(name)
 
 
+EVERY = (done, failed, killed, resumed, ranks, packed, barely)
+
+
 if __name__ == "__main__":
     import os
     import sys
@@ -324,6 +327,6 @@ if __name__ == "__main__":
     from fullbore.ui.report import write
 
     os.environ["FULLBORE_RUNS"] = sys.argv[1]
-    for make in (done, failed, killed, resumed, ranks, packed, barely):
+    for make in EVERY:
         began = time.monotonic()
         sys.stdout.write(f"{write(make())} {time.monotonic() - began:.2f} s\n")

@@ -114,7 +114,7 @@ def clock(seconds: float) -> str:
     """A moment on a time axis: `45 s`, `2:30`, `1:05:00`."""
     whole = round(seconds)
     if seconds < 60:
-        return f"{seconds:g} s"
+        return f"{seconds:.3g} s"
     hours, rest = divmod(whole, 3600)
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 
@@ -178,7 +178,7 @@ def stack_chart(
 ) -> str:  # fmt: skip
     """Layers on top of one another between `edges` (one more than values), from zero to `top`."""
     marks = ticks(0, top, 3)
-    up = Scale(0.0, top, tuple(mark for mark in marks if mark <= top * 1.001))
+    up = Scale(0.0, top, (*(mark for mark in marks if mark < top * 0.88), top))
     body, base = "", [0.0] * (len(edges) - 1)
     for layer in layers:
         upper = [min(top, low + value) for low, value in zip(base, layer.values, strict=True)]

@@ -42,7 +42,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") ->
         body += (
             "<tr>" + "".join(f'<td{figure} data-head="{name}">{cell}</td>' for cell, name, figure in cells) + "</tr>"
         )
-    kinds = f"{kind} wide".strip() if len(head) > 4 else kind
+    kinds = f"{kind} wide".strip() if len(head) > 3 else kind
     return (
         f'<div class="scroll"><table class="{kinds}"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
     )

@@ -22,10 +22,10 @@ Interval = tuple[float, float, Mapping[str, float]]
 @dataclass(frozen=True)
 class Stage:
     name: str
-    seconds: float | None
-    """None: it was begun and did not end."""
-    cached: bool
-    detail: str
+    seconds: float
+    cached: bool = False
+    detail: str = ""
+    finished: bool = True
 
 
 @dataclass
@@ -42,6 +42,10 @@ class Reading:
     resources: dict[str, Sampler] = field(default_factory=dict)
     cores: float = 0.0
     stages: dict[str, Stage] = field(default_factory=dict)
+    begun: dict[str, float] = field(default_factory=dict)
+    """Stages that did not end, and when they began."""
+    resumed: list[float] = field(default_factory=list)
+    """When the sessions after the first began."""
     choices: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     plan: Mapping[str, Any] = field(default_factory=dict)
     busy: dict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -70,6 +74,8 @@ def _take(event: Mapping[str, Any], seen: Reading) -> None:
             _take_step(event, seen)
         case "metric":
             _take_metric(event, seen)
+        case "session" if event.get("resumed"):
+            seen.resumed.append(number(event.get("began")) or moment)
         case "resume":
             _take_resume(event, seen, moment)
         case "resource":
@@ -78,7 +84,7 @@ def _take(event: Mapping[str, Any], seen: Reading) -> None:
                 if (value := number(event.get(name))) is not None:
                     seen.resources.setdefault(name, Sampler()).add(moment, value)
         case "stage":
-            _take_stage(event, seen)
+            _take_stage(event, seen, moment)
         case "choice":
             seen.choices[str(event.get("key"))] = event
         case "plan":
@@ -90,13 +96,19 @@ def _take(event: Mapping[str, Any], seen: Reading) -> None:
             seen.dropped += int(number(event.get("count")) or 0)
 
 
-def _take_stage(event: Mapping[str, Any], seen: Reading) -> None:
-    seconds = number(event.get("seconds")) if event.get("status") == "end" else None
-    seen.stages[str(event.get("stage"))] = stage(event, seconds)
+def _take_stage(event: Mapping[str, Any], seen: Reading, moment: float) -> None:
+    name = str(event.get("stage"))
+    if event.get("status") == "end":
+        seen.stages[name] = stage(event)
+        seen.begun.pop(name, None)
+    else:
+        seen.begun[name] = moment
 
 
-def stage(facts: Mapping[str, Any], seconds: float | None) -> Stage:
-    return Stage(str(facts.get("stage")), seconds, bool(facts.get("cached")), str(facts.get("detail") or ""))
+def stage(facts: Mapping[str, Any]) -> Stage:
+    """A stage that ended, from its event or from the result."""
+    name, detail = str(facts.get("stage")), str(facts.get("detail") or "")
+    return Stage(name, number(facts.get("seconds")) or 0.0, bool(facts.get("cached")), detail)
 
 
 def _take_resume(event: Mapping[str, Any], seen: Reading, moment: float) -> None:

@@ -65,10 +65,11 @@ class View:
     result: Mapping[str, Any]
     """`result.json`, empty if the run has not ended by itself."""
     plan: Mapping[str, Any]
+    ceilings: Mapping[str, Any]
     ledger: Ledger
     seconds: float
     """Wall time on the run's own clock: the time between a kill and a resume is not in it."""
-    sessions: tuple[float, ...]
+    resumed: tuple[float, ...]
     """Where on that clock the run was resumed."""
     timelines: tuple[Timeline, ...]
     ranks: int
@@ -109,17 +110,18 @@ def view(run: RunFolder) -> View:
     return View(
         name=run.name,
         folder=run.paths.folder,
-        status=str(result.get("status") or run.status()),
+        status=str(result.get("status", "unknown")) if run.paths.result.is_file() else run.status(),
         job_toml=run.paths.job.read_text(errors="replace") if run.paths.job.is_file() else "",
         environment=environment,
         result=result,
+        ceilings=mapping(_json(run.paths.ceilings)),
         plan=mapping(_json(run.paths.plan)) or first.plan,
         ledger=_ledger(result, first),
         seconds=clock.total,
-        sessions=clock.starts[1:],
+        resumed=tuple(clock.at(moment) for moment in first.resumed),
         timelines=tuple(Timeline(rank, _shares(one.intervals, clock)) for rank, one in seen.items() if one.intervals),
         ranks=len(ranks),
-        stages=_stages(result, first),
+        stages=_stages(result, first, clock),
         steps={name: sampler.series() for name, sampler in first.steps.items()},
         step_count=first.last_step,
         units="tokens" if "tokens_per_second" in result or first.token_steps else "samples",
@@ -165,30 +167,39 @@ def _shares(intervals: Iterable[Interval], clock: Clock) -> dict[str, tuple[floa
 
 
 def _ledger(result: Mapping[str, Any], first: Reading) -> Ledger:
-    """The run's own final ledger, else the sum of what its events hold."""
+    """The run's final ledger, or the sum of its events where that holds more: of a run that was killed or resumed."""
+    seconds: dict[str, float] = defaultdict(float)
+    for _, _, spent in first.intervals:
+        for state, value in spent.items():
+            seconds[state] += value
+    summed = Ledger(dict(seconds), dict(first.busy))
     try:
-        return Ledger.from_json(mapping(result.get("ledger")))
+        final = Ledger.from_json(mapping(result.get("ledger")))
     except (KeyError, TypeError, AttributeError):
-        total: dict[str, float] = defaultdict(float)
-        for _, _, seconds in first.intervals:
-            for state, value in seconds.items():
-                total[state] += value
-        return Ledger(dict(total), dict(first.busy))
+        return summed
+    return final if final.wall > 0.95 * summed.wall else summed
 
 
-def _stages(result: Mapping[str, Any], first: Reading) -> tuple[Stage, ...]:
-    listed = (mapping(item) for item in listing(result.get("stages")))
-    return tuple((first.stages | {str(s.get("stage")): stage(s, number(s.get("seconds"))) for s in listed}).values())
+def _stages(result: Mapping[str, Any], first: Reading, clock: Clock) -> tuple[Stage, ...]:
+    listed = [stage(mapping(item)) for item in listing(result.get("stages"))]
+    ended = first.stages | {item.name: item for item in listed}
+    open_ = {
+        name: Stage(name, clock.total - clock.at(began), finished=False)
+        for name, began in first.begun.items()
+        if all(item.name != name for item in listed)
+    }
+    return tuple((ended | open_).values())
 
 
 def _messages(seen: Mapping[int, Reading], clock: Clock) -> tuple[tuple[Message, ...], int]:
     """The first error first, then all in order; the middle is left out of very many."""
-    raw = sorted((moment, rank, level, text) for rank, one in seen.items() for moment, level, text in one.messages)
+    raw = [(moment, rank, level, text) for rank, one in seen.items() for moment, level, text in one.messages]
+    raw.sort(key=lambda message: message[0])
     found = [Message(clock.at(moment), rank, level, text) for moment, rank, level, text in raw]
     first = next((message for message in found if message.level == "error"), None)
     kept = found if len(found) <= MESSAGES else found[: MESSAGES // 2] + found[-MESSAGES // 2 :]
     ordered = kept if first is None else [first, *(message for message in kept if message is not first)]
-    return tuple(ordered), max(0, len(found) - len(kept))
+    return tuple(ordered), len(found) - len(ordered)
 
 
 def _artifacts(run: RunFolder) -> tuple[Provenance, ...]:

@@ -24,8 +24,8 @@ def time(view: View) -> str:
     body = "".join(_rank(view, line) for line in view.timelines)
     if view.ranks > len(view.timelines):
         body += f'<p class="note">{view.ranks} ranks; the first {len(view.timelines)} are drawn.</p>'
-    if view.sessions:
-        moments = ", ".join(charts.clock(moment) for moment in view.sessions)
+    if view.resumed:
+        moments = ", ".join(charts.clock(moment) for moment in view.resumed)
         body += f'<p class="note">Resumed at {moments}; the time in between is left out.</p>'
     return body + _ledger(view)
 

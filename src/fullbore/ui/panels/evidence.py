@@ -11,7 +11,7 @@ from fullbore.base.units import format_bytes, format_count, format_seconds
 from fullbore.ui import charts
 from fullbore.ui.charts import Point
 from fullbore.ui.markup import LOWER_IS_BETTER, percent, quality, said, table
-from fullbore.ui.reading import listing, mapping, number
+from fullbore.ui.reading import listing, mapping, number, numbers
 from fullbore.ui.view import Provenance, View
 
 _JOB_TEXT = 40_000
@@ -167,7 +167,7 @@ def provenance(view: View) -> str:
     """The machine and program, the artifacts and their parents, the job as it was resolved."""
     facts = "".join(
         f"<div><dt>{said(key.replace('_', ' '), 60)}</dt><dd>{said(value, 600)}</dd></div>"
-        for key, value in list(_facts(view.environment))[:40]
+        for key, value in [*_facts(view.environment), *_ceilings(view.ceilings)][:40]
     )
     rows = [
         (
@@ -207,6 +207,19 @@ def _facts(value: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
             yield key, ", ".join(" ".join(_fact(str(k), v)) for k, v in item.items() if v is not None)
         else:
             yield _fact(key, item)
+
+
+def _ceilings(found: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """What was measured of the machine."""
+    rates = {
+        name: max(numbers(by_threads).values(), default=0.0)
+        for name, by_threads in mapping(found.get("matmul_flops")).items()
+    }
+    if rates:
+        yield "measured matrix product", ", ".join(f"{name} {format_count(rate)}FLOP/s" for name, rate in rates.items())
+    for name in ("memory_bandwidth", "disk_write", "disk_read"):
+        if (rate := number(found.get(name))) is not None:
+            yield f"measured {name.replace('_', ' ')}", f"{format_bytes(rate)}/s"
 
 
 def _fact(key: str, value: Any) -> tuple[str, str]:

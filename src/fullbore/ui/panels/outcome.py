@@ -85,8 +85,9 @@ def _rate(view: View) -> tuple[str, str, str] | None:
 
 def _utilisation(view: View) -> tuple[str, str, str] | None:
     mfu = number(view.result.get("mfu"))
-    peak = f"of the measured {said(view.plan.get('precision', ''), 8)} peak".replace("  ", " ")
-    return (percent(mfu, 1), "MFU", peak) if mfu is not None else None
+    ceiling, precision = number(view.result.get("peak_flops_per_second")), said(view.plan.get("precision") or "", 8)
+    peak = f"of {format_count(ceiling)}FLOP/s measured" if ceiling else "of the measured peak"
+    return (percent(mfu, 1), f"MFU {precision}".strip(), peak) if mfu is not None else None
 
 
 def _quality(view: View) -> tuple[str, str, str] | None:
@@ -106,13 +107,13 @@ def _loss(view: View) -> tuple[str, str, str] | None:
 
 
 def _wall(view: View) -> tuple[str, str, str]:
-    wall = number(view.result.get("seconds")) or view.ledger.wall
+    wall = view.ledger.wall
     return format_seconds(wall), "wall time", f"{percent(view.ledger.share('data wait'), 1)} waiting for data"
 
 
 def _steps(view: View) -> tuple[str, str, str] | None:
     steps = int(number(view.result.get("steps")) or view.step_count)
-    resumed = f"resumed {len(view.sessions)} ×" if view.sessions else "in one go"
+    resumed = f"resumed {len(view.resumed)} ×" if view.resumed else "in one go"
     return (f"{steps:,}".replace(",", "\u202f"), "steps", resumed) if steps else None
 
 
@@ -127,8 +128,8 @@ def flow(view: View) -> str:
         entry = (bores[index - 1] + own) / 2 if index else own
         leave = (own + bores[index + 1]) / 2 if index + 1 < len(bores) else own
         lit = not stage.cached and stage.seconds == longest and longest > 0
-        time = "not finished" if stage.seconds is None else format_seconds(stage.seconds)
-        share = "cached" if stage.cached else percent(stage.seconds / whole) if stage.seconds else ""
+        time = format_seconds(stage.seconds)
+        share = "cached" if stage.cached else "not finished" if not stage.finished else percent(stage.seconds / whole)
         kind = " ".join(name for name, holds in (("lit", lit), ("cached", stage.cached)) if holds)
         pieces += (
             f'<li class="{kind}"><svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true">'
