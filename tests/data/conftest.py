@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import settings
+from made_data import Prepare
 
 from fullbore.data.prepare import prepare
 from fullbore.record.artifact import Artifact
@@ -16,19 +15,6 @@ from fullbore.spec.model import TaskSection
 
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
-
-Prepare = Callable[..., Artifact]
-
-
-class Bytes:
-    """A tokenizer whose tokens are the bytes of UTF-8."""
-
-    vocabulary_size = 257
-    end_of_text = 256
-    folder = Path("/nowhere")
-
-    def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
-        return [np.frombuffer(text.encode(), np.uint8).astype(np.uint16) for text in texts]
 
 
 @pytest.fixture

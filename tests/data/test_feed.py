@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_shards import labelled
+from made_data import labelled
 
 from fullbore.base.errors import InputError
 from fullbore.data.columns import Columns

@@ -22,7 +22,7 @@ def samples(store: Store, entries: list[Entry], section: DataSection, tally: Tal
 
 def _sample(name: str, line: bytes, section: DataSection) -> Sample | Bad:
     try:
-        found: Any = json.loads(line.decode("utf-8-sig"))
+        found: Any = json.loads(line.decode("utf-8-sig").strip())
     except UnicodeDecodeError as error:
         return Bad(name, f"invalid UTF-8 at byte {error.start} of the line")
     except (json.JSONDecodeError, RecursionError) as error:

@@ -1,5 +1,6 @@
-"""Shards made for tests: row n has the label n."""
+"""Corpora and shards made for tests."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,31 @@ import numpy as np
 from fullbore.data.columns import Column, Columns
 from fullbore.data.shards import Shards, Writer
 from fullbore.record import artifact
+from fullbore.record.artifact import Artifact
+
+Prepare = Callable[..., Artifact]
+
+
+class Bytes:
+    """A tokenizer whose tokens are the bytes of UTF-8."""
+
+    vocabulary_size = 257
+    end_of_text = 256
+    folder = Path("/nowhere")
+
+    def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
+        return [np.frombuffer(text.encode(), np.uint8).astype(np.uint16) for text in texts]
+
+
+def everything(corpus: Artifact, split: str = "train") -> dict[str, list]:
+    """All columns of a split, every row in order."""
+    shards = Shards(corpus)
+    names = list(shards.columns)
+    return {n: list(v) for n, v in shards.gather(split, np.arange(shards.rows(split)), names).items()}
 
 
 def labelled(folder: Path, rows: int, shard_bytes: int = 1 << 20, tokens: bool = False) -> Shards:
+    """Rows of features; row n has the label n."""
     schema = {"features": Column("features", "float32", (4,)), "label": Column("label", "int64")}
     if tokens:
         schema["tokens"] = Column("tokens", "uint16", None)

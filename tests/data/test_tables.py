@@ -1,0 +1,94 @@
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_data import Prepare, everything
+
+from fullbore.base.errors import InputError
+
+
+def test_csv_of_numbers_is_features(make: Prepare, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(
+        b"\xef\xbb\xbfheight,kind,width\n1,cat,2\n3,dog,4e0\n5,cat\nx,dog,6\n7,,8\n"
+        b"nan,dog,1\n9,c\xe9,10\n\n11, dog ,12\n"
+    )
+    corpus = make(tmp_path / "a.csv", "classification", label="kind", validation=0, error_budget=0.9)
+    rows = everything(corpus)
+    assert [row.tolist() for row in rows["features"]] == [[1, 2], [3, 4], [11, 12]]
+    assert rows["label"] == [0, 1, 1]
+    assert rows["id"] == ["a.csv#2", "a.csv#3", "a.csv#10"]
+    assert corpus.info["classes"] == ["cat", "dog"]
+    assert [(bad["id"], bad["reason"]) for bad in corpus.info["quarantined"]] == [
+        ("a.csv#4", "2 columns, expected 3"),
+        ("a.csv#5", "column 'height': 'x' is not a number"),
+        ("a.csv#6", "no label in column 'kind'"),
+        ("a.csv#7", "column 'height': 'nan' is not a number"),
+        ("a.csv#8", "invalid UTF-8"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("label", "classes", "first"),
+    [("first", ["1", "3"], [2, 0]), ("last", ["0", "1"], [1, 2]), ("1", ["2", "4"], [1, 0])],
+)
+def test_csv_without_header_counts_its_columns(
+    make: Prepare, tmp_path: Path, label: str, classes: list[str], first: list[int]
+) -> None:
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"1,2,0\n3,4,1\n"))
+    corpus = make(tmp_path / "a.csv.gz", "classification", label=label, header=False, validation=0)
+    assert corpus.info["classes"] == classes
+    assert everything(corpus)["features"][0].tolist() == first
+
+
+def test_csv_with_a_text_column_is_text(make: Prepare, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('id,标题,body\n1,好,"two\nlines, ""quoted"""\n2,坏,other\n')
+    corpus = make(tmp_path / "a.csv", "classification", label="标题", text="body", validation=0)
+    assert everything(corpus)["text"] == ['two\nlines, "quoted"', "other"]
+    assert everything(corpus)["id"] == ["a.csv#3", "a.csv#4"]
+    assert corpus.info["classes"] == ["坏", "好"]
+
+
+def test_standardised_columns_have_the_statistics_of_training(make: Prepare, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal([5, -3, 100], [2, 0.1, 30], (400, 3)).round(3)
+    body = "\n".join(f"{a},{b},7,{c}" for a, b, c in values)
+    (tmp_path / "a.csv").write_text("a,b,constant,target\n" + body)
+    source, settings = tmp_path / "a.csv", {"label": "target", "validation": 0.3, "test": 0.2}
+    plain = {s: everything(make(source, "regression", **settings), s) for s in ("train", "test")}
+    corpus = make(source, "regression", **settings, standardise=True, shard_bytes=2000)
+    assert len(corpus.info["splits"]["train"]) > 2
+    statistics = corpus.info["statistics"]
+    train = everything(corpus)
+    features, targets = np.array(train["features"]), np.array(train["target"])
+    assert np.allclose(features.mean(0), 0, atol=1e-5)
+    assert np.allclose(features.std(0), [1, 1, 0], atol=1e-5)
+    assert np.allclose([targets.mean(), targets.std()], [0, 1], atol=1e-5)
+    assert statistics["deviation"][2] == 1
+    test = everything(corpus, "test")
+    assert test["id"] == plain["test"]["id"]
+    back = np.array(test["features"]) * statistics["deviation"] + statistics["mean"]
+    assert np.allclose(back, plain["test"]["features"], atol=1e-4)
+    back = np.array(test["target"]) * statistics["target_deviation"] + statistics["target_mean"]
+    assert np.allclose(back, plain["test"]["target"], rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"label": "targt"}, "data.label: no column 'targt', the columns are a, target\nhint: did you mean 'target'?"),
+        ({}, "no labels for task.kind = 'regression'"),
+    ],
+)
+def test_a_wrong_label_is_explained(make: Prepare, tmp_path: Path, settings: dict[str, str], said: str) -> None:
+    (tmp_path / "a.csv").write_text("a,target\n1,2\n")
+    with pytest.raises(InputError) as raised:
+        make(tmp_path / "a.csv", "regression", **settings)
+    assert said in str(raised.value)
+
+
+def test_csv_files_must_agree(make: Prepare, tmp_path: Path) -> None:
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "a.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "c" / "b.csv").write_text("a,c\n1,2\n")
+    with pytest.raises(InputError, match=r"b\.csv: columns a, c, expected a, b as in a\.csv"):
+        make(tmp_path / "c")
