@@ -1,0 +1,104 @@
+"""How long a step takes under settings that are only being considered."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import statistics
+import time
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from torch import nn
+
+from fullbore.record.ledger import State
+from fullbore.record.span import Recorder
+from fullbore.train import precision as numerics
+from fullbore.train.parallel import Alone
+from fullbore.train.setup import TrainSetup
+from fullbore.train.step import Step
+
+_WARMUP_STEPS = 1
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Measured steps of one rank, data wait left out."""
+
+    seconds: float
+    """Median of an optimizer step."""
+    parts: dict[str, float]
+    """Mean seconds of a step by ledger state."""
+    memory_bytes: int
+    """The most that network, gradients, optimizer and activations took; an estimate from the process's peak."""
+    loss: float
+    """Of the last step."""
+
+
+def step_seconds(
+    setup: TrainSetup,
+    *,
+    precision: Literal["fp32", "bf16"],
+    threads: int,
+    compile: bool,
+    micro_batch: int,
+    steps: int,
+) -> Trial:
+    """Take `steps` real steps of a fresh network on real batches, after one that is not counted (nor is compiling).
+
+    Only this rank's work, with no exchange. Nothing of it stays: network, feed, threads, random state, recorder.
+    """
+    plan = replace(
+        setup.plan, precision=precision, threads=threads, compile=compile, micro_batch_size=micro_batch, world_size=1
+    )
+    before = _begin_peak()
+    recorder = Recorder()
+    taken: list[float] = []
+    with numerics.exact(threads), closing(setup.feed()) as feed:
+        network = setup.build().train()
+        step = Step(network, setup.task, setup.section, plan, Alone(), recorder)
+        batches = iter(feed)
+        earlier: dict[str, float] = {}
+        for number in range(_WARMUP_STEPS + steps):
+            with recorder.state(State.DATA_WAIT):
+                batch = next(batches)
+            if number == _WARMUP_STEPS:
+                earlier = dict(recorder.ledger().seconds)
+            began = time.perf_counter()
+            outcome = step(batch, number)
+            taken.append(time.perf_counter() - began)
+        spent = recorder.ledger().seconds
+        peak = max(_peak() - before, _held(network))
+    counted = (State.COPY, State.FORWARD, State.BACKWARD, State.OPTIMIZER)
+    parts = {str(s): (spent.get(s, 0.0) - earlier.get(s, 0.0)) / steps for s in counted}
+    return Trial(statistics.median(taken[_WARMUP_STEPS:]), parts, peak, outcome.loss)
+
+
+def _held(network: nn.Module) -> int:
+    """Weights, gradients and two moments: what is there at the least."""
+    return 4 * sum(p.numel() * p.element_size() for p in network.parameters())
+
+
+def _begin_peak() -> int:
+    """Forget the process's peak memory (Linux: proc(5), clear_refs) and give free memory back; returns bytes in use."""
+    gc.collect()
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def _peak() -> int:
+    return _status("VmHWM")
+
+
+def _status(key: str) -> int:
+    """Bytes of a line of /proc/self/status; 0 where there is none."""
+    with suppress(OSError), open("/proc/self/status") as file:
+        for line in file:
+            if line.startswith(key + ":"):
+                return int(line.split()[1]) * 1024
+    return 0
