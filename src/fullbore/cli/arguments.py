@@ -58,23 +58,16 @@ def verb(show: Show) -> Callable[[Callable[..., dict[str, Any] | None]], Callabl
             if answer is not None:
                 console.answer(answer, show)
 
-        own = inspect.signature(function)
+        parameters = inspect.signature(function).parameters
         hints = get_type_hints(function, include_extras=True)
+        own = [parameter.replace(annotation=hints[name]) for name, parameter in parameters.items()]
         common = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
             for name, (annotation, default) in _COMMON.items()
         ]
-        spoken.__signature__ = own.replace(
-            parameters=[
-                *(parameter.replace(annotation=hints[name]) for name, parameter in own.parameters.items()),
-                *common,
-            ],
-            return_annotation=None,
-        )  # type: ignore[attr-defined]
-        spoken.__annotations__ = {
-            **{name: hint for name, hint in hints.items() if name != "return"},
-            **{name: annotation for name, (annotation, _) in _COMMON.items()},
-        }
+        whole = inspect.Signature([*own, *common])
+        vars(spoken)["__signature__"] = whole
+        spoken.__annotations__ = {parameter.name: parameter.annotation for parameter in whole.parameters.values()}
         return spoken
 
     return made

@@ -31,7 +31,7 @@ def show(answer: dict[str, Any], ink: Ink) -> Iterator[str]:
 def init(
     kind: Annotated[str, typer.Argument(metavar="KIND", help=f"One of {', '.join(KINDS)}.")],
     path: Annotated[
-        Path | None, typer.Argument(metavar="[PATH]", help="Where to write it; KIND.toml if not given.")
+        Path | None, typer.Argument(metavar="PATH", help="Where to write it; KIND.toml if not given.")
     ] = None,
     data: Annotated[str | None, typer.Option(metavar="PATH", help="Your data, as data.source.")] = None,
 ) -> dict[str, Any]:
