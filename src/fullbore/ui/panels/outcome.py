@@ -43,8 +43,8 @@ def _ending(view: View, error: Mapping[str, Any]) -> str:
             hint = f'<p class="hint">hint: {said(error["hint"])}</p>' if error.get("hint") else ""
             return f'<p class="end">Failed: {said(error.get("message") or "no reason was recorded")}</p>{hint}'
         case "killed":
-            after = format_seconds(view.seconds)
-            return f'<p class="end">Killed after {after}: it wrote no result. Go on with {resume}</p>'
+            moment = f"after {format_seconds(view.seconds)}" if view.seconds else "before it recorded anything"
+            return f'<p class="end">Killed {moment}: it wrote no result. Go on with {resume}</p>'
         case "interrupted":
             return f'<p class="end">Interrupted on request. Go on with {resume}</p>'
         case "running":
@@ -106,8 +106,10 @@ def _loss(view: View) -> tuple[str, str, str] | None:
     return (charts.plain(series.last), "loss", f"per {view.unit}, last step") if series else None
 
 
-def _wall(view: View) -> tuple[str, str, str]:
+def _wall(view: View) -> tuple[str, str, str] | None:
     wall = view.ledger.wall
+    if not wall:
+        return None
     return format_seconds(wall), "wall time", f"{percent(view.ledger.share('data wait'), 1)} waiting for data"
 
 
@@ -127,7 +129,7 @@ def flow(view: View) -> str:
         own = bores[index]
         entry = (bores[index - 1] + own) / 2 if index else own
         leave = (own + bores[index + 1]) / 2 if index + 1 < len(bores) else own
-        lit = not stage.cached and stage.seconds == longest and longest > 0
+        lit = len(timed) > 1 and not stage.cached and stage.seconds == longest
         time = format_seconds(stage.seconds)
         share = "cached" if stage.cached else "not finished" if not stage.finished else percent(stage.seconds / whole)
         kind = " ".join(name for name, holds in (("lit", lit), ("cached", stage.cached)) if holds)
