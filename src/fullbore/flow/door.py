@@ -47,7 +47,7 @@ class Model:
         return tokenizer.decode([token for token in written if token != end])
 
     def predict(self, samples: Sequence[Any]) -> list[dict[str, Any]]:
-        """{"label", "score", "scores"} (classification) or {"value"} (regression) for each text, row of numbers or image.
+        """{"label", "score", "scores"} (classification) or {"value"} (regression) for each text, row or image.
 
         Raises InputError if a sample does not fit the model.
         """

@@ -99,7 +99,7 @@ def _choose(session: Session, prepared: Materials, work: Work, ceilings: Ceiling
             micro_batch=setting.micro_batch_size,
             steps=_TRIAL_STEPS,
         )
-        trials.append(choose.Trial(setting, found.seconds, found.memory_bytes))
+        trials.append(choose.Trial(setting, found.seconds))
     return choose.plan(section, trials, bounds, _costs(prepared, work, trials))
 
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import resource
 import time
 from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
+
+from fullbore.base.errors import InputError
 from fullbore.base.files import write_atomic
 from fullbore.base.paths import RunPaths
+from fullbore.data.order import Order
 from fullbore.engine import local
 from fullbore.flow import materials
 from fullbore.flow.session import Session
-from fullbore.models import weights
+from fullbore.models import ngram, tasks, weights
 from fullbore.record import artifact, read
 from fullbore.record.artifact import Artifact
 from fullbore.record.ledger import State
@@ -40,7 +46,7 @@ def train(session: Session, plan: Plan, shards: Artifact, *, resume: bool) -> di
     return summary
 
 
-def _summary(paths: RunPaths) -> Any:
+def _summary(paths: RunPaths) -> Path:
     return paths.artifacts / "training.json"
 
 
@@ -76,10 +82,10 @@ def train_rank(
     if rank:
         return
     with recorder.state(State.CHECKPOINT):
-        summary = {key: value for key, value in asdict_without_module(result).items()}
+        summary = _plain(result)
         if result.stopped != "interrupted":
             tokenizer = paths.artifact("tokenizer") if job.tokenizer is not None else None
-            parents = [artifact.read(prepared.shards.folder)]
+            parents = [artifact.read(paths.artifact("shards" if job.tokenizer is not None else "corpus"))]
             weights.save(
                 result.module,
                 paths.artifact("model"),
@@ -93,6 +99,32 @@ def train_rank(
         write_atomic(_summary(paths), json.dumps(summary, indent=1) + "\n")
 
 
-def asdict_without_module(result: loop.TrainResult) -> dict[str, Any]:
-    fields = {name: getattr(result, name) for name in result.__dataclass_fields__ if name != "module"}
-    return json.loads(json.dumps(fields, default=str))
+def _plain(result: loop.TrainResult) -> dict[str, Any]:
+    """What is kept of a result beside the model: everything but the network."""
+    kept = {field.name: getattr(result, field.name) for field in fields(result) if field.name != "module"}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {**kept, "checkpoint": str(result.checkpoint), "memory_bytes": peak}
+
+
+def baselines(session: Session, plan: Plan) -> dict[str, float]:
+    """Bits per byte of models counted from the very rows that were trained on, on the same validation rows."""
+    task = session.job.task
+    if task is None or not task.baselines:
+        return {}
+    with session.stage("baselines") as facts, session.recorder.state(State.EVALUATE):
+        prepared = materials.load(session.job, session.run.paths)
+        shards, section = prepared.shards, prepared.train
+        per_token = tasks.bytes_per_token(shards.info)
+        if prepared.vocabulary is None or per_token is None or not shards.rows("validation"):
+            raise InputError("task.baselines: there is no validation text to judge on", hint="set data.validation")
+        positions = np.arange(min(plan.steps * section.global_batch_size, shards.rows("train")))
+        trained = shards.gather("train", Order(section.seed, shards.rows("train")).ids(positions))["tokens"]
+        judged = shards.gather("validation", np.arange(shards.rows("validation")))["tokens"]
+        judged_bytes = per_token * judged.shape[0] * (judged.shape[1] - 1)
+        size = prepared.vocabulary.vocabulary_size
+        orders: dict[str, Literal[2, 3]] = {"bigram": 2, "trigram": 3}
+        found = {
+            name: ngram.bits_per_byte(trained, judged, orders[name], size, judged_bytes) for name in task.baselines
+        }
+        facts["detail"] = ", ".join(f"{name} {value:.3f} bits per byte" for name, value in found.items())
+    return found
