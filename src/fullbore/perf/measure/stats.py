@@ -18,7 +18,7 @@ def mad(values: Sequence[float]) -> float:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which `share` (0 to 1) of the values lie, linear between neighbours. Raises ValueError if empty."""
+    """The value below which `share` (0 to 1) of the values lie, linear between two. Raises ValueError if empty."""
     if not values:
         raise ValueError("a percentile of no values")
     ordered = sorted(values)
@@ -30,8 +30,8 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def steady(values: Sequence[float]) -> list[float]:
-    """The values after the warm-up: leading ones are dropped while they lie above what the second half shows (its median
-    plus three deviations), at most half of all."""
+    """The values after the warm-up: leading ones are dropped while they lie above what the second half shows (its
+    median plus three deviations), at most half of all."""
     values = list(values)
     if len(values) < 4:
         return values
@@ -44,8 +44,8 @@ def steady(values: Sequence[float]) -> list[float]:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """95 % confidence interval of the median from order statistics, with no assumption about the distribution (David and
-    Nagaraja, Order Statistics, 7.1); with fewer than six values it is their range. Raises ValueError if empty."""
+    """95 % confidence interval of the median from order statistics, whatever the distribution (David and Nagaraja,
+    Order Statistics, 7.1); with fewer than six values it is their range. Raises ValueError if empty."""
     if not values:
         raise ValueError("an interval of no values")
     ordered, count = sorted(values), len(values)
@@ -56,7 +56,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def differ(one: Sequence[float], two: Sequence[float]) -> bool:
-    """Whether the medians lie further apart than the noise: their 95 % intervals do not meet. Needs three values each."""
+    """Whether the medians lie further apart than the noise: their 95 % intervals do not meet. Three values at least."""
     if min(len(one), len(two)) < 3:
         return False
     (low_one, high_one), (low_two, high_two) = interval(one), interval(two)

@@ -1,4 +1,4 @@
-"""What past predictions say of the next one: a correction and its measured error. Pure; `measure/history.py` keeps them."""
+"""What past predictions say of the next one: a correction and its error. Pure; `measure/history.py` keeps them."""
 
 from __future__ import annotations
 

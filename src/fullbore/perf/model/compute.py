@@ -54,8 +54,8 @@ def predict(
 ) -> dict[str, Prediction]:
     """`step_seconds`, `train_seconds`, `rate` (units/s), `mfu` and `state.<ledger state>` in seconds of one step.
 
-    `calibration`: from past runs of this kind; its ratio is applied and its error shown. `feed_seconds`: of one core per
-    sample; the feed works beside the steps on the same cores, so that X <= cores / (D_feed + D_step).
+    `calibration`: from past runs of this kind; its ratio is applied and its error shown. `feed_seconds`: of one core
+    per sample; the feed works beside the steps on the same cores, so that X <= cores / (D_feed + D_step).
     """
     rate = rates(ceilings, plan)
     forward = sum(_seconds(o, rate, plan.micro_batch_size) for o in work.operations)
@@ -94,8 +94,7 @@ def training_bytes(work: Work, samples: int, size: int) -> float:
 
 
 def compile_gain(work: Work, ceilings: Ceilings, plan: Plan) -> float:
-    """Share of a step that compiling may save: half of what operations on elements take, which it fuses, and the cost of
-    starting operations beyond their work."""
+    """Share of a step that compiling may save: half of what operations on elements take, which it fuses."""
     rate = rates(ceilings, plan)
     total = saved = 0.0
     for operation in work.operations:

@@ -32,7 +32,7 @@ class Input:
 def predict(
     given: Input, ceilings: Ceilings, cores: int, calibrations: Mapping[str, Calibration] | None = None
 ) -> dict[str, Prediction]:
-    """Seconds of `read` (with cleaning and decoding), `tokenise` (learning the vocabulary) and `pack`, and their `total`.
+    """Seconds of `read` (with cleaning and decoding), `tokenise` (learning the vocabulary), `pack`; their `total`.
 
     `calibrations`: by stage, from past runs on this machine.
     """

@@ -25,7 +25,7 @@ def predict(work: Work, section: TrainSection, micro_batch_size: int) -> dict[st
     narrow = section.precision == "bf16"
     states = 2 if section.optimizer == "adamw" else int(section.momentum > 0)
     kept = work.activation_elements * micro_batch_size * (3.0 if narrow else 4.0)
-    largest = max((_width(work), *(o.elements for o in work.operations if o.kind != "reduction")), default=0.0)
+    largest = max((o.elements for o in work.operations if o.kind != "reduction"), default=0.0)
     return {
         "weights": weights * (1.5 if narrow else 1.0),
         "gradients": weights,
@@ -37,10 +37,6 @@ def predict(work: Work, section: TrainSection, micro_batch_size: int) -> dict[st
         "feed": 4.0 * _PREFETCH * work.units_per_sample * section.global_batch_size / section.world_size,
         "runtime": _RUNTIME,
     }
-
-
-def _width(work: Work) -> float:
-    return work.activation_elements / max(1, len(work.operations))
 
 
 def _head_columns(work: Work) -> float:

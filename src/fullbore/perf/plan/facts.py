@@ -1,0 +1,188 @@
+"""What is known of a run after it, as plain data: all that a verdict sees. Gathered from its events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fullbore.record.ledger import Ledger, State
+from fullbore.spec.hardware import Ceilings
+from fullbore.spec.plan import Plan
+from fullbore.spec.work import Work
+
+TRAINING = (
+    State.DATA_WAIT,
+    State.COPY,
+    State.FORWARD,
+    State.BACKWARD,
+    State.OPTIMIZER,
+    State.COMMUNICATION,
+    State.BUBBLE,
+    State.STRAGGLER,
+    State.CHECKPOINT,
+    State.EVALUATE,
+    State.COMPILE,
+)
+"""The states of the training phase."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What was used while the main thread was in a state: averages in cores or bytes/s, weighted by time."""
+
+    seconds: float
+    """Of that state that samples cover."""
+    cpu_self: float = 0.0
+    cpu_others: float = 0.0
+    steal: float = 0.0
+    iowait: float = 0.0
+    read_rate: float = 0.0
+    write_rate: float = 0.0
+    cpu_pressure: float | None = None
+    """Share of the time in which some task waited for a core; none: this kernel does not tell."""
+    io_pressure: float | None = None
+    held: float = 0.0
+    """Seconds in which the process did not run although nobody else kept it from it: stopped by a signal."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    ledger: Ledger
+    """Of rank 0, all sessions of the run together."""
+    cores: int
+    usage: Mapping[str, Usage] = field(default_factory=dict)
+    """By state."""
+    ranks: tuple[Ledger, ...] = ()
+    """Of every rank, if there are several."""
+    plan: Plan | None = None
+    ceilings: Ceilings | None = None
+    work: Work | None = None
+    samples: float = 0.0
+    """Trained on, over all ranks."""
+    steps: int = 0
+    source: str | None = None
+    """Where the data come from, for people."""
+
+    def seconds(self, *states: str) -> float:
+        return sum(self.ledger.seconds.get(state, 0.0) for state in states)
+
+    def used(self, states: Iterable[str]) -> Usage:
+        """The averages over several states."""
+        return _average([self.usage[state] for state in states if state in self.usage])
+
+
+def gather(
+    ledger: Ledger,
+    events: Iterable[Mapping[str, Any]],
+    plan: Plan | None = None,
+    ceilings: Ceilings | None = None,
+    *,
+    work: Work | None = None,
+    ranks: Sequence[Ledger] = (),
+    source: str | None = None,
+) -> Facts:
+    """From the events of rank 0: its `ledger` intervals, `resource` samples and `step`s."""
+    intervals: list[Mapping[str, Any]] = []
+    samples: list[Mapping[str, Any]] = []
+    steps = 0
+    for event in events:
+        if event["kind"] == "ledger":
+            intervals.append(event)
+        elif event["kind"] == "resource":
+            samples.append(event)
+        elif event["kind"] == "step":
+            steps += 1
+    cores = int(samples[-1]["cores"]) if samples else max(1, plan.threads * plan.world_size if plan else 1)
+    return Facts(
+        ledger=ledger,
+        cores=cores,
+        usage=usage_by_state(intervals, samples),
+        ranks=tuple(ranks),
+        plan=plan,
+        ceilings=ceilings,
+        work=work,
+        samples=float(steps * plan.global_batch_size) if plan else 0.0,
+        steps=steps,
+        source=source,
+    )
+
+
+def usage_by_state(intervals: Iterable[Mapping[str, Any]], samples: Iterable[Mapping[str, Any]]) -> dict[str, Usage]:
+    """Lay resource samples over ledger intervals: what was used in each state. Both are closed stretches of time;
+    within an interval its states are taken to be mixed evenly."""
+    spans = sorted((float(event["begin"]), float(event["end"]), event["seconds"]) for event in intervals)
+    found: dict[str, list[Usage]] = {}
+    first = 0
+    for sample in sorted(samples, key=lambda event: float(event["t"])):
+        end, length = float(sample["t"]), float(sample["seconds"])
+        begin = end - length
+        while first < len(spans) and spans[first][1] <= begin:
+            first += 1
+        for span_begin, span_end, seconds in spans[first:]:
+            if span_begin >= end:
+                break
+            shared = min(end, span_end) - max(begin, span_begin)
+            if shared <= 0 or span_end <= span_begin:
+                continue
+            for state, spent in seconds.items():
+                weight = shared * float(spent) / (span_end - span_begin)
+                found.setdefault(str(state), []).append(_usage(sample, weight, weight / length))
+    return {state: _average(parts) for state, parts in found.items()}
+
+
+def _usage(sample: Mapping[str, Any], seconds: float, share: float) -> Usage:
+    pressure: Mapping[str, float] = sample.get("pressure") or {}
+    return Usage(
+        seconds=seconds,
+        cpu_self=float(sample.get("cpu_self", 0.0)),
+        cpu_others=float(sample.get("cpu_others", 0.0)),
+        steal=float(sample.get("steal", 0.0)),
+        iowait=float(sample.get("iowait", 0.0)),
+        read_rate=float(sample.get("read_bytes_per_second", 0.0)),
+        write_rate=float(sample.get("write_bytes_per_second", 0.0)),
+        cpu_pressure=pressure.get("cpu"),
+        io_pressure=pressure.get("io"),
+        held=share * _held(sample),
+    )
+
+
+def _held(sample: Mapping[str, Any]) -> float:
+    """Seconds of a sample in which the process was stopped: the sampler came late, and neither we, nor others on our
+    cores, nor the disk used the time."""
+    seconds, cores = float(sample["seconds"]), float(sample.get("cores", 1))
+    if sample.get("stopped"):
+        return seconds
+    late = float(sample.get("late", 0.0))
+    ours = float(sample.get("cpu_self", 0.0)) * seconds
+    lost = (float(sample.get("cpu_others", 0.0)) + float(sample.get("steal", 0.0))) / cores
+    waited = float(sample.get("iowait", 0.0))
+    if "cpu_self" not in sample or late < 0.5 or lost > 0.9 or waited > 0.5:
+        return 0.0
+    return max(0.0, min(late, seconds - ours))
+
+
+def _average(parts: Sequence[Usage]) -> Usage:
+    total = sum(part.seconds for part in parts)
+    if not total:
+        return Usage(0.0)
+
+    def mean(values: Iterable[float]) -> float:
+        return sum(part.seconds * value for part, value in zip(parts, values, strict=True)) / total
+
+    def known(values: Sequence[float | None]) -> float | None:
+        present = [value for value in values if value is not None]
+        return mean([value or 0.0 for value in values]) if present else None
+
+    return Usage(
+        seconds=total,
+        cpu_self=mean(part.cpu_self for part in parts),
+        cpu_others=mean(part.cpu_others for part in parts),
+        steal=mean(part.steal for part in parts),
+        iowait=mean(part.iowait for part in parts),
+        read_rate=mean(part.read_rate for part in parts),
+        write_rate=mean(part.write_rate for part in parts),
+        cpu_pressure=known([part.cpu_pressure for part in parts]),
+        io_pressure=known([part.io_pressure for part in parts]),
+        held=sum(part.held for part in parts),
+    )

@@ -1,0 +1,142 @@
+"""What the program itself spends its time on, and how near that comes to what the machine was measured to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fullbore.base.units import format_seconds, format_share
+from fullbore.perf.model import compute
+from fullbore.perf.plan.advise import Advice, gain, of_compute, of_interval
+from fullbore.perf.plan.cause import COMPUTE, Cause
+from fullbore.perf.plan.facts import Facts
+from fullbore.perf.plan.outside import lost_to_others
+from fullbore.record.ledger import State
+
+
+def inside(facts: Facts, states: Sequence[str]) -> list[Cause]:
+    """What the program itself spends these states on; the seconds that others took from a state are not counted."""
+    found = []
+    if State.FORWARD in states:
+        found += [_compute(facts, states), _data(facts, states)]
+    for state in states:
+        if state not in (*COMPUTE, State.DATA_WAIT):
+            found.append(_state(facts, state, states))
+    return [cause for cause in found if cause.seconds > 0]
+
+
+def own_seconds(facts: Facts, state: str) -> float:
+    usage = facts.usage.get(state)
+    return max(0.0, facts.seconds(state) - lost_to_others(facts, state) - (usage.held if usage else 0.0))
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """What forward, backward and optimizer reached of what was measured to be possible (shares of 1)."""
+
+    mfu: float
+    bandwidth: float
+
+
+def efficiency(facts: Facts) -> Efficiency | None:
+    """Over the seconds of computing alone; none if the work, the ceilings or the steps are not known."""
+    plan, ceilings, work = facts.plan, facts.ceilings, facts.work
+    seconds = sum(own_seconds(facts, state) for state in COMPUTE)
+    if plan is None or ceilings is None or work is None or not facts.samples or not seconds:
+        return None
+    peak = ceilings.peak(plan.precision, plan.threads * plan.world_size)
+    size = 2 if plan.precision == "bf16" else 4
+    moved = compute.training_bytes(work, plan.micro_batch_size, size) * facts.samples / plan.micro_batch_size
+    moved += 40.0 * work.parameters * facts.steps * plan.world_size
+    return Efficiency(work.training_flops * facts.samples / seconds / peak, moved / seconds / ceilings.memory_bandwidth)
+
+
+def _compute(facts: Facts, states: Sequence[str]) -> Cause:
+    seconds = sum(own_seconds(facts, state) for state in COMPUTE)
+    phase = facts.seconds(*states)
+    advice = tuple(of_compute(facts, phase, seconds))
+    reached = efficiency(facts)
+    parts = ", ".join(f"{state} {format_seconds(facts.seconds(state))}" for state in COMPUTE if facts.seconds(state))
+    if reached is None or facts.plan is None:
+        return Cause("model compute", seconds, "model compute", (parts,), advice)
+    dtype = facts.plan.precision
+    told = f"the CPU at {format_share(reached.mfu)} of its measured {dtype} peak (MFU)"
+    bandwidth = f"memory at {format_share(reached.bandwidth)} of its measured bandwidth (estimated traffic)"
+    evidence = (parts, told, bandwidth)
+    if reached.mfu >= 0.25 or reached.mfu >= reached.bandwidth >= 0.15:
+        return Cause("model compute", seconds, f"model compute: {told}", evidence, advice)
+    if reached.bandwidth >= 0.4:
+        return Cause("memory bandwidth", seconds, f"memory bandwidth: {bandwidth}", evidence, advice)
+    because = f"small operations: {told}, the rest is what starting and moving around each operation costs"
+    return Cause("small operations", seconds, because, evidence, (*advice, *_larger(facts)))
+
+
+def _larger(facts: Facts) -> list[Advice]:
+    plan = facts.plan
+    if plan is None:
+        return []
+    if plan.accumulation > 1:
+        change = "larger micro-batches: fewer, larger operations for the same step"
+        return [Advice(change, f"--set train.micro_batch_size={plan.micro_batch_size * 2}", None)]
+    change = "a larger global batch does more work in each operation (it changes the training)"
+    return [Advice(change, f"--set train.global_batch_size={plan.global_batch_size * 2}", None)]
+
+
+def _data(facts: Facts, states: Sequence[str]) -> Cause:
+    """Waiting for batches: the feed was waiting for bytes, or for a core to make them with."""
+    seconds = own_seconds(facts, State.DATA_WAIT)
+    busy, cpu = facts.ledger.busy.get("feed", 0.0), facts.ledger.busy.get("feed cpu", 0.0)
+    removed = gain(facts.seconds(*states), seconds)
+    if not busy:
+        return Cause(
+            "data wait", seconds, "waiting for data", (), (Advice("make the data arrive sooner", "", removed),)
+        )
+    idle = max(0.0, 1 - cpu / busy)
+    name = facts.source or "the shards"
+    evidence = (f"the feed was busy {format_seconds(busy)} and used {format_seconds(cpu)} of CPU in it",)
+    if idle > 0.5:
+        because = f"reading {name}: the feed waited for bytes {format_share(idle)} of its time"
+        advice = Advice("put the shards on a faster disk, or make them fit in memory", "", removed)
+        return Cause("data read", seconds, because, evidence, (advice,))
+    because = f"making batches (decode, collate), {format_seconds(cpu / max(1, facts.steps))} of a core per step"
+    advice = Advice("make each sample cheaper to decode: pack it smaller or at its final size", "", removed)
+    return Cause("data decode", seconds, because, evidence, (advice,))
+
+
+_NAMES: dict[str, tuple[str, str]] = {
+    State.START: ("start-up", "starting: importing libraries and building the model"),
+    State.PROBE: ("planning", "measuring the machine and trying settings"),
+    State.READ: ("clean", "reading and cleaning the source on the CPU"),
+    State.TOKENISE: ("tokenise", "tokenising"),
+    State.PACK: ("pack", "packing shards"),
+    State.COMPILE: ("compile", "compiling the model"),
+    State.COPY: ("copy", "copying batches"),
+    State.COMMUNICATION: ("communication", "exchanging gradients"),
+    State.BUBBLE: ("pipeline bubble", "the pipeline's bubble"),
+    State.STRAGGLER: ("straggler", "waiting for the slowest rank"),
+    State.CHECKPOINT: ("checkpoint", "saving checkpoints"),
+    State.EVALUATE: ("evaluation", "evaluating"),
+    State.COMPRESS: ("compress", "making and judging compressed variants"),
+    State.SERVE: ("serve", "serving"),
+    State.REPORT: ("report", "writing the report"),
+    State.OTHER: ("other", "what no state accounts for"),
+}
+
+
+def _state(facts: Facts, state: str, states: Sequence[str]) -> Cause:
+    limit, because = _NAMES[state]
+    seconds, phase = own_seconds(facts, state), facts.seconds(*states)
+    usage = facts.usage.get(state)
+    evidence = (f"{usage.cpu_self:.1f} of {facts.cores} cores used meanwhile",) if usage else ()
+    advice: list[Advice] = []
+    if state == State.EVALUATE:
+        advice = [of_interval(facts, phase, seconds, "evaluate_every", "evaluate")]
+    elif state == State.CHECKPOINT:
+        advice = [of_interval(facts, phase, seconds, "checkpoint_every", "save")]
+    elif state == State.COMPILE:
+        advice = [
+            Advice("do not compile: the run is too short for it", "--set train.compile=false", gain(phase, seconds))
+        ]
+    elif state in (State.READ, State.TOKENISE, State.PACK):
+        advice = [Advice("prepared data are kept: the same job does not prepare them again", "", None)]
+    return Cause(limit, seconds, because, evidence, tuple(advice))

@@ -1,0 +1,156 @@
+"""What limits a run from outside the program: signals, neighbours, the host, disks, sources, a slow rank."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from fullbore.base.units import format_bytes, format_seconds, format_share
+from fullbore.perf.plan.advise import Advice, gain
+from fullbore.perf.plan.cause import COMPUTE, Cause
+from fullbore.perf.plan.facts import Facts, Usage
+from fullbore.record.ledger import Ledger, State
+
+_WAITING = (State.COMMUNICATION, State.STRAGGLER)
+
+
+def outside(facts: Facts, states: Sequence[str]) -> list[Cause]:
+    """What other programs, people, the host or a device took from these states."""
+    found = [_held(facts, states), _neighbour(facts, states), _steal(facts, states), _disk(facts, states)]
+    return [
+        cause for cause in [*found, _source(facts, states), _straggler(facts, states)] if cause and cause.seconds > 0
+    ]
+
+
+def _held(facts: Facts, states: Sequence[str]) -> Cause | None:
+    usage = facts.used(states)
+    total = facts.seconds(*states)
+    change = "let the process run: something sends it SIGSTOP (a debugger, a terminal's Ctrl-Z, a batch system)"
+    return Cause(
+        "stopped process",
+        usage.held,
+        f"the process being stopped for {format_seconds(usage.held)}",
+        (f"for {format_seconds(usage.held)} the process used no CPU, and others used {usage.cpu_others:.1f} of "
+         f"{facts.cores} cores: it was ready to run and not allowed to",),
+        (Advice(change, "", gain(total, usage.held)),),
+    )  # fmt: skip
+
+
+def wanted_cores(facts: Facts, state: str, usage: Usage) -> float:
+    """Cores that the work of a state could use: the plan's threads, else what it was seen to use, rounded up."""
+    if state in COMPUTE and facts.plan is not None:
+        return min(facts.cores, facts.plan.threads * facts.plan.world_size)
+    return max(1.0, min(facts.cores, math.ceil(usage.cpu_self - 0.15)))
+
+
+def lost_to_others(facts: Facts, state: str) -> float:
+    """Seconds of a state lost because other processes had the cores: the cores were all taken, ours were fewer than the
+    work could use, and never more was lost than others took or than some task stood waiting for a core."""
+    usage = facts.usage.get(state)
+    if usage is None or usage.cpu_others < 0.15:
+        return 0.0
+    if usage.cpu_self + usage.cpu_others + usage.steal < 0.85 * facts.cores:
+        return 0.0
+    wanted = wanted_cores(facts, state, usage)
+    lost = min(1 - usage.cpu_self / wanted, usage.cpu_others / wanted)
+    if usage.cpu_pressure is not None:
+        lost = min(lost, usage.cpu_pressure)
+    return max(0.0, lost) * facts.seconds(state)
+
+
+def _neighbour(facts: Facts, states: Sequence[str]) -> Cause | None:
+    lost = {state: lost_to_others(facts, state) for state in states if state != State.PROBE}
+    hit = [state for state, seconds in lost.items() if seconds > 0]
+    total, seconds = facts.seconds(*states), sum(lost.values())
+    if not hit:
+        return None
+    usage = facts.used(hit)
+    evidence = [
+        f"other processes used {usage.cpu_others:.1f} of {facts.cores} cores, this run had {usage.cpu_self:.1f} of the "
+        f"{max(wanted_cores(facts, state, facts.usage[state]) for state in hit):.0f} that it could use"
+    ]
+    if usage.cpu_pressure is not None:
+        evidence.append(f"a task stood waiting for a core {format_share(usage.cpu_pressure)} of the time")
+    change = f"stop or move the other processes: they use {usage.cpu_others:.1f} of {facts.cores} cores"
+    because = f"other processes on the same cores ({usage.cpu_others:.1f} of {facts.cores})"
+    return Cause("neighbour", seconds, because, tuple(evidence), (Advice(change, "", gain(total, seconds)),))
+
+
+def _steal(facts: Facts, states: Sequence[str]) -> Cause | None:
+    usage = facts.used(states)
+    if usage.steal < 0.1:
+        return None
+    seconds = facts.seconds(*states) * usage.steal / facts.cores
+    return Cause(
+        "stolen CPU",
+        seconds,
+        f"the virtual machine's host, which gave {usage.steal:.1f} of {facts.cores} cores to others",
+        (f"steal time: {usage.steal:.2f} cores",),
+        (Advice("use a host that is not oversold", "", gain(facts.seconds(*states), seconds)),),
+    )
+
+
+def _disk(facts: Facts, states: Sequence[str]) -> Cause | None:
+    """Time in states that read or write in which the disk was waited for and our cores were idle."""
+    waits: dict[str, float] = {}
+    for state in states:
+        usage = facts.usage.get(state)
+        if usage is not None and state in (State.READ, State.PACK, State.TOKENISE, State.CHECKPOINT, State.DATA_WAIT):
+            stalled = max(usage.io_pressure or 0.0, min(1.0, usage.iowait))
+            if stalled > 0.2:
+                waits[state] = facts.seconds(state) * min(stalled, max(0.0, 1 - usage.cpu_self))
+    seconds = sum(waits.values())
+    if not seconds:
+        return None
+    usage = facts.used(list(waits))
+    rates = (
+        f"{format_bytes(usage.read_rate)}/s read, {format_bytes(usage.write_rate)}/s written while it was waited for"
+    )
+    if facts.ceilings is not None:
+        rates += f"; measured when idle: {format_bytes(facts.ceilings.disk_read)}/s and "
+        rates += f"{format_bytes(facts.ceilings.disk_write)}/s"
+    worst = max(waits, key=lambda state: waits[state])
+    advice = Advice("put the runs folder and the data on a faster disk", "", gain(facts.seconds(*states), seconds))
+    return Cause("disk", seconds, f"the disk, waited for in {worst}", (rates,), (advice,))
+
+
+def _source(facts: Facts, states: Sequence[str]) -> Cause | None:
+    """Reading in which neither our cores nor the local disk were busy: whoever delivers the data is slow."""
+    usage = facts.usage.get(State.READ)
+    if State.READ not in states or usage is None:
+        return None
+    idle = max(0.0, 1 - usage.cpu_self - max(usage.io_pressure or 0.0, min(1.0, usage.iowait)))
+    seconds = facts.seconds(State.READ) * idle - usage.held
+    if seconds < 0.1:
+        return None
+    name = facts.source or "the source"
+    evidence = (
+        f"while reading, this run used {usage.cpu_self:.2f} of {facts.cores} cores and the disk was not waited for"
+    )
+    change = f"copy {name} to a local disk once" if facts.source else "copy the source to a local disk once"
+    setting = "--set data.source=<the copy>"
+    advice = Advice(change, setting, gain(facts.seconds(*states), seconds))
+    return Cause("source read", seconds, f"{name}, which delivers too slowly", (evidence,), (advice,))
+
+
+def _straggler(facts: Facts, states: Sequence[str]) -> Cause | None:
+    """What ranks wait for the slowest beyond what all of them wait: the one that waits least is waited for."""
+    if len(facts.ranks) < 2 or State.FORWARD not in states:
+        return None
+    waited = [_seconds(ledger, _WAITING) for ledger in facts.ranks]
+    slow = waited.index(min(waited))
+    explicit = max(_seconds(ledger, (State.STRAGGLER,)) for ledger in facts.ranks)
+    seconds = max(max(waited) - min(waited), explicit)
+    working = [sum(ledger.seconds.values()) - wait for ledger, wait in zip(facts.ranks, waited, strict=True)]
+    others = sum(work for rank, work in enumerate(working) if rank != slow) / (len(working) - 1)
+    evidence = (
+        f"rank {slow} worked {format_seconds(working[slow])}, the others {format_seconds(others)} and waited for it"
+    )
+    advice = Advice(
+        f"find what slows rank {slow}: its core, its share of the data", "", gain(facts.seconds(*states), seconds)
+    )
+    return Cause("straggler", seconds, f"rank {slow}, which the others wait for", (evidence,), (advice,))
+
+
+def _seconds(ledger: Ledger, states: Sequence[str]) -> float:
+    return sum(ledger.seconds.get(state, 0.0) for state in states)

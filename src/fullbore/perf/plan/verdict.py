@@ -1,0 +1,136 @@
+"""What limited a run, in one sentence with its evidence, and what to change: the utilisation law on its facts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fullbore.base.units import format_seconds, format_share
+from fullbore.perf.plan.advise import Advice, ranked
+from fullbore.perf.plan.cause import COMPUTE, Cause
+from fullbore.perf.plan.facts import TRAINING, Facts, gather
+from fullbore.perf.plan.inside import efficiency, inside
+from fullbore.perf.plan.outside import outside
+from fullbore.record.ledger import Ledger, State
+from fullbore.spec.hardware import Ceilings
+from fullbore.spec.plan import Plan
+from fullbore.spec.work import Work
+
+_OUTSIDE = 0.15
+"""Share of a phase from which on what comes from outside is named before what the program does itself: the program's
+own work is what the time is for."""
+
+PHASES: dict[str, tuple[State, ...]] = {
+    "Starting": (State.START,),
+    "Planning": (State.PROBE,),
+    "Preparing data": (State.READ, State.TOKENISE, State.PACK),
+    "Training": TRAINING,
+    "Compressing": (State.COMPRESS,),
+    "Serving": (State.SERVE,),
+    "Reporting": (State.REPORT, State.OTHER),
+}
+
+
+@dataclass(frozen=True)
+class Utilisation:
+    """How busy a resource was: U = X D / m. `demand`: seconds of the resource per unit; `capacity`: how many of it."""
+
+    resource: str
+    demand: float
+    capacity: float
+    utilisation: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    limit: str
+    sentence: str
+    share: float
+    """Of the wall time."""
+    evidence: tuple[str, ...]
+    advice: tuple[Advice, ...]
+    utilisation: tuple[Utilisation, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def of_run(
+    ledger: Ledger,
+    events: Iterable[Mapping[str, Any]],
+    plan: Plan | None = None,
+    ceilings: Ceilings | None = None,
+    *,
+    work: Work | None = None,
+    ranks: Sequence[Ledger] = (),
+    source: str | None = None,
+) -> Verdict:
+    """The verdict on a run from its ledger and the events of rank 0; see `facts.gather`."""
+    return verdict(gather(ledger, events, plan, ceilings, work=work, ranks=ranks, source=source))
+
+
+def verdict(facts: Facts) -> Verdict:
+    """Name what limited the phase that took most of the run: what came from outside if it cost much, else the largest
+    of what the program did itself. Whatever ended the run, its ledger is enough for an answer."""
+    wall = facts.ledger.wall
+    if not wall:
+        return Verdict("nothing", "Nothing was recorded.", 0.0, (), ())
+    phase = max(PHASES, key=lambda name: facts.seconds(*PHASES[name]))
+    states = PHASES[phase]
+    seconds = facts.seconds(*states)
+    foreign, own = outside(facts, states), inside(facts, states)
+    whole = [cause for cause in outside(facts, tuple(State)) if cause.seconds >= _OUTSIDE * wall]
+    strong = [cause for cause in foreign if cause.seconds >= _OUTSIDE * seconds]
+    if strong or not whole:
+        cause = max(strong or own or foreign, key=lambda cause: cause.seconds)
+        told = f"{phase}, {format_share(seconds / wall)} of the run, was limited by {cause.because}"
+    else:
+        cause = max(whole, key=lambda cause: cause.seconds)
+        told = f"The run was limited by {cause.because}"
+    rest = sorted((c for c in [*own, *foreign] if c.limit != cause.limit), key=lambda cause: -cause.seconds)
+    return Verdict(
+        limit=cause.limit,
+        sentence=f"{told}.",
+        share=min(1.0, cause.seconds / wall),
+        evidence=(*cause.evidence, *_next(rest, seconds), *_busiest(facts)),
+        advice=ranked(item for each in [cause, *rest] if each.seconds > 0.03 * seconds for item in each.advice),
+        utilisation=utilisation(facts),
+    )
+
+
+def _next(rest: Sequence[Cause], seconds: float) -> list[str]:
+    """What would limit once the named cause is gone."""
+    if not rest or rest[0].seconds < 0.05 * seconds:
+        return []
+    return [f"next: {rest[0].limit}, {format_seconds(rest[0].seconds)}"]
+
+
+def _busiest(facts: Facts) -> list[str]:
+    busiest = utilisation(facts)[:2]
+    return [f"{item.resource} {format_share(item.utilisation)} busy while training" for item in busiest]
+
+
+def utilisation(facts: Facts) -> tuple[Utilisation, ...]:
+    """Resources of the training phase, the busiest first; demands are per sample trained on. Empty without training."""
+    seconds, samples = facts.seconds(*TRAINING), facts.samples
+    if not seconds or not samples:
+        return ()
+    usage = facts.used(TRAINING)
+    found: list[tuple[str, float, float]] = []
+    if usage.seconds:
+        found.append(("cores", usage.cpu_self * seconds, facts.cores))
+    found.append(("the main thread", sum(facts.seconds(state) for state in COMPUTE), 1.0))
+    if facts.ledger.busy.get("feed"):
+        found.append(("the feed", facts.ledger.busy["feed"], 1.0))
+    reached = efficiency(facts)
+    if reached is not None:
+        computing = sum(facts.seconds(state) for state in COMPUTE)
+        dtype = facts.plan.precision if facts.plan else "dtype"
+        found.append((f"{dtype} arithmetic", reached.mfu * computing, 1.0))
+        found.append(("memory bandwidth", reached.bandwidth * computing, 1.0))
+    if facts.ceilings is not None and usage.seconds:
+        moving = usage.read_rate / facts.ceilings.disk_read + usage.write_rate / facts.ceilings.disk_write
+        found.append(("disk", moving * seconds, 1.0))
+    demands = [Utilisation(name, busy / samples, many, busy / seconds / many) for name, busy, many in found]
+    return tuple(sorted(demands, key=lambda item: -item.utilisation))
