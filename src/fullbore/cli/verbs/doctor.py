@@ -36,10 +36,16 @@ def show(answer: dict[str, Any], ink: Ink) -> Iterator[str]:
         yield from draw.table([[name, use] for name, use in answer["missing"].items()])
 
 
+def flops(rate: float) -> str:
+    text = format_count(rate).replace("B", "G")
+    return f"{text[:-1]} {text[-1]}FLOP/s"
+
+
 def reached(ceilings: dict[str, Any]) -> Iterator[list[str]]:
     for dtype, by_threads in ceilings["matmul_flops"].items():
         for threads, rate in by_threads.items():
-            yield [f"matrix products, {dtype}, {threads} threads", f"{format_count(rate)}FLOP/s"]
+            plural = "" if int(threads) == 1 else "s"
+            yield [f"matrix products, {dtype}, {threads} thread{plural}", flops(rate)]
     for key, name in (("memory_bandwidth", "memory"), ("disk_write", "disk, writing"), ("disk_read", "disk, reading")):
         yield [name, f"{format_bytes(ceilings[key])}/s"]
     if ceilings["jpeg_decode"] is not None:

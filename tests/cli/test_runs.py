@@ -1,0 +1,131 @@
+"""What is shown of a run: the drawing, on a run folder made through the record API; the streams it goes to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fullbore.base import units
+from fullbore.cli import draw
+from fullbore.cli.ink import Ink
+from fullbore.cli.main import execute
+from fullbore.record import run as runs
+
+JOB = 'name = "toy"\n\n[data]\nsource = "."\nvalidation = {validation}\n'
+LEDGER = {
+    "wall_seconds": 100.0,
+    "states": {
+        "backward": {"seconds": 60.0, "share": 0.6},
+        "data wait": {"seconds": 30.0, "share": 0.3},
+        "start": {"seconds": 10.0, "share": 0.1},
+    },
+    "busy_seconds": {"decode": 50.0},
+}
+RESULT = {
+    "schema": 1,
+    "status": "done",
+    "job": "toy",
+    "seconds": 100.0,
+    "loss": 1.25,
+    "metrics": {"bits_per_byte": 2.125, "loss": 1.25},
+    "baselines": {"bigram": 3.5},
+    "tokens_per_second": 12345.6,
+    "steps": 430,
+    "mfu": 0.42,
+    "ledger": LEDGER,
+    "verdict": {
+        "limit": "data",
+        "sentence": "Limited by data loading: 30 % of the time.",
+        "share": 0.3,
+        "evidence": ["the queue was empty"],
+        "advice": [{"change": "use more threads", "set": "train.threads=2", "predicted_gain": 0.28, "error": 0.06}],
+    },
+    "predicted": {"step_seconds": {"predicted": 0.2, "measured": 0.25, "unit": "s", "error": 0.03}},
+    "compression": [
+        {"variant": "bf16", "value": 2.13, "interval": [2.1, 2.2], "drop": 0.002, "samples_per_second": 88.0,
+         "latency_ms": 11.0, "bytes": 7_000_000, "kept": True, "reason": "fastest within 1 %"},
+    ],
+    "completion": {"prompt": "def ", "text": "f(x):\n    return x"},
+    "stages": [{"stage": "read", "seconds": 2.0, "cached": False, "artifact": "a", "detail": "600 files"}],
+    "model": "runs/one/artifacts/compressed",
+    "next": ["fullbore explain one", "fullbore serve one"],
+    "error": None,
+}  # fmt: skip
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FULLBORE_RUNS", raising=False)
+    for name, validation, seconds in (("one", 0.05, 100.0), ("two", 0.1, 50.0)):
+        folder = runs.create(JOB.format(validation=validation), runs.environment(), name)
+        folder.finish({**RESULT, "run": name, "seconds": seconds})
+    return tmp_path
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
+    assert execute(arguments) == code
+    return capsys.readouterr().out
+
+
+def test_runs_ls(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = said(capsys, "runs", "ls").splitlines()
+    assert lines[0].split()[:3] == ["run", "job", "status"]
+    assert [line.split()[:3] for line in lines[1:]] == [["one", "toy", "done"], ["two", "toy", "done"]]
+    assert "1 min 40 s" in lines[1] and "bits_per_byte 2.125" in lines[1] and lines[1].endswith("data")
+    answer = json.loads(said(capsys, "runs", "ls", "--json"))
+    assert answer["schema"] == 1 and [entry["run"] for entry in answer["runs"]] == ["one", "two"]
+
+
+def test_runs_show_says_it_all(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys, "runs", "show", "one")
+    for part in (
+        "one (toy): done in 1 min 40 s", "600 files", "bits per byte", "2.125", "bigram baseline", "12.3k tokens/s",
+        "42.0%", "→ bf16", "fastest within 1 %", "Where the time went", "Limited by data loading: 30 % of the time.",
+        "the queue was empty", "step seconds", "+25%", "return x", "fullbore serve one", "runs/one/artifacts",
+    ):  # fmt: skip
+        assert part in text, part
+    assert "\x1b" not in text
+    assert json.loads(said(capsys, "runs", "show", "--json"))["run"] == "two"
+
+
+def test_runs_diff_names_settings_and_figures(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = said(capsys, "runs", "diff", "one", "two").splitlines()
+    assert any(line.split() == ["data.validation", "0.05", "0.1", "+100.0%"] for line in lines)
+    assert any(line.split()[0] == "seconds" and line.endswith("-50.0%") for line in lines if line.strip())
+
+
+def test_the_report_of_a_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = json.loads(said(capsys, "report", "one", "--output", "page.html", "--json"))
+    assert answer["report"] == "page.html" and (here / "page.html").read_text().startswith("<!doctype html>")
+
+
+def test_the_ledger_is_drawn_in_the_colours_of_its_states() -> None:
+    lines = draw.ledger(LEDGER, Ink(24))
+    assert lines[1] == "\x1b[1mWhere the time went\x1b[0m"
+    assert "60.0 %" in lines[2] and lines[2].count("█") == int(0.6 * 28) and "\x1b[38;2;43;143;214m" in lines[2]
+    assert lines[-1].split() == ["total", "1", "min", "40", "s", "100.0", "%"]
+    assert "\x1b[38;5;" in "".join(draw.ledger(LEDGER, Ink(8))) and "\x1b" not in "".join(draw.ledger(LEDGER, Ink()))
+
+
+def test_bars_and_numbers() -> None:
+    assert [draw.bar(share, 4) for share in (0, 0.125, 0.5, 1, 2)] == ["", "▌", "██", "████", "████"]
+    cases: list[tuple[Any, str, str]] = [
+        (None, "", "–"), (3, "", "3"), (0.123456, "", "0.1235"), (12345.6, "tokens/s", "12.3k tokens/s"),
+        (90, "s", "1 min 30 s"), (7e6, "bytes", "7 MB"), ("x", "", "x"), (True, "", "True"),
+    ]  # fmt: skip
+    assert [draw.number(value, unit) for value, unit, _ in cases] == [expected for _, _, expected in cases]
+
+
+def test_advice_gives_the_exact_setting() -> None:
+    assert draw.advice(RESULT["verdict"], Ink())[2:] == [  # type: ignore[arg-type]
+        "  1. use more threads (predicted +28% ± 6%)",
+        "     --set train.threads=2",
+    ]
+
+
+def test_numbers_are_rounded_to_what_is_significant() -> None:
+    assert units.format_seconds(0.0123) == "12.3 ms"
