@@ -1,8 +1,10 @@
 """Checkpoints: written beside the training, whole or not at all; resuming takes the newest that is intact.
 
 `checkpoints/step-00001234/` is an artifact of kind `checkpoint`: model.safetensors (parameters and buffers),
-optimizer.safetensors (`<parameter>/<state>`), state.json (the Position) and the manifest with a checksum of each.
-`checkpoints/best.json` names the best one. A replica writes alone: rank 0.
+optimizer.safetensors (`<parameter>/<moment>`), best.safetensors (the weights that were judged best, where these are
+others), state.json (the Position) and the manifest with a checksum of each. So any one checkpoint is all that a run
+needs, and how often the network improves costs no saving. `checkpoints/best.json` says where the best weights lie.
+Ranks are replicas: rank 0 writes alone.
 
 The files are safetensors and JSON, not what torch.distributed.checkpoint writes by default: its `.metadata` is a
 pickle, and nothing that lies on a disk is unpickled here. DCP's own HuggingFaceStorageReader opens model.safetensors
@@ -24,17 +26,17 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from fullbore.base.errors import CorruptError, InputError, RunFailed
+from fullbore.base.errors import InputError, RunFailed
 from fullbore.base.files import remove_drafts, write_atomic
 from fullbore.base.log import logger
 from fullbore.record import artifact
 from fullbore.record.ledger import State
 from fullbore.record.span import Recorder
+from fullbore.train.build import Optimizer
 
 KIND = "checkpoint"
-_MODEL, _OPTIMIZER, _STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+_MODEL, _OPTIMIZER, _BEST, _STATE = "model.safetensors", "optimizer.safetensors", "best.safetensors", "state.json"
 
 Tensors = dict[str, Tensor]
 
@@ -79,38 +81,27 @@ def weights(network: nn.Module) -> Tensors:
     return found
 
 
-def _states(network: nn.Module, optimizer: Optimizer) -> Tensors:
-    return {
-        f"{name}/{key}": value
-        for name, parameter in network.named_parameters()
-        for key, value in optimizer.state.get(parameter, {}).items()
-        if isinstance(value, Tensor)
-    }
-
-
-def load_weights(folder: Path, network: nn.Module) -> None:
-    """Copy a checkpoint's parameters and buffers into `network`. Raises InputError if they are of another network."""
-    stored, mine = load_file(folder / _MODEL), weights(network)
+def restore(mine: Tensors, stored: Tensors, source: Path) -> None:
+    """Copy `stored` into `mine`. Raises InputError if they are of another network; `source` is where they come from."""
     for name in sorted(stored.keys() | mine.keys()):
         found, expected = (tuple(t[name].shape) if name in t else None for t in (stored, mine))
         if found != expected:
             raise InputError(
-                f"{folder / _MODEL}: {name} has shape {found}, expected {expected}",
-                hint="resume with the [model] section that the run began with",
+                f"{source}: {name} has shape {found}, expected {expected}",
+                hint="resume with the [model] and [train] sections that the run began with",
             )
-    with torch.no_grad():
-        for name, tensor in mine.items():
-            tensor.copy_(stored[name])
+    for name, tensor in mine.items():
+        tensor.copy_(stored[name])
 
 
-def load(folder: Path, network: nn.Module, optimizer: Optimizer) -> Position:
-    """Make network and optimizer what they were; returns where the run stood."""
-    load_weights(folder, network)
-    parameters = dict(network.named_parameters())
-    for name, tensor in load_file(folder / _OPTIMIZER).items():
-        parameter, key = name.rsplit("/", 1)
-        optimizer.state[parameters[parameter]][key] = tensor.clone()
-    return Position.from_json(json.loads((folder / _STATE).read_text()))
+def load(folder: Path, network: nn.Module, optimizer: Optimizer) -> tuple[Position, Tensors]:
+    """Make network and optimizer what they were; returns where the run stood and the best weights (empty if none were
+    judged yet). Raises InputError if the checkpoint is of another network."""
+    for file, mine in ((_MODEL, weights(network)), (_OPTIMIZER, optimizer.state())):
+        restore(mine, load_file(folder / file), folder / file)
+    position = Position.from_json(json.loads((folder / _STATE).read_text()))
+    best = position.best
+    return position, {} if best is None else load_file(folder / (_MODEL if best.step == position.step else _BEST))
 
 
 class Checkpoints:
@@ -122,6 +113,7 @@ class Checkpoints:
         self._copies: dict[str, Tensors] = {_MODEL: {}, _OPTIMIZER: {}}
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="fullbore-checkpoint")
         self._writing: Future[str | None] | None = None
+        self._best: Tensors = {}
         self._position: Position | None = None
         self._failures = 0
 
@@ -152,8 +144,8 @@ class Checkpoints:
                 return step, skipped
         return None, skipped
 
-    def save(self, position: Position, network: nn.Module, optimizer: Optimizer) -> None:
-        """Copy the state and let it be written, once the checkpoint before is.
+    def save(self, position: Position, network: nn.Module, optimizer: Optimizer, best: Tensors) -> None:
+        """Copy the state and let it be written, once the checkpoint before is. `best` is not copied: leave it alone.
 
         Raises RunFailed if the weights are not finite, or if two checkpoints in a row could not be written.
         """
@@ -162,7 +154,8 @@ class Checkpoints:
             self._require_finite(position.step, network)
             self._await()
             _copy(weights(network), self._copies[_MODEL])
-            _copy(_states(network, optimizer), self._copies[_OPTIMIZER])
+            _copy(optimizer.state(), self._copies[_OPTIMIZER])
+            self._best = best if position.best is not None and position.best.step != position.step else {}
             self._position = position
             self._writing = self._pool.submit(self._write, position, time.perf_counter() - began)
 
@@ -205,19 +198,17 @@ class Checkpoints:
     def _write(self, position: Position, exposed: float) -> str | None:
         began = time.perf_counter()
         try:
-            best = position.best.step if position.best is not None else None
             with artifact.create(self.path(position.step), KIND) as draft:
                 for name, tensors in self._copies.items():
                     save_file(tensors, draft.folder / name)
+                if self._best:
+                    save_file(self._best, draft.folder / _BEST)
                 (draft.folder / _STATE).write_text(json.dumps(asdict(position), indent=1) + "\n")
-                draft.info |= {"step": position.step, "loss": position.loss, "plan": position.plan, "best_step": best}
+                draft.info |= {"step": position.step, "loss": position.loss, "plan": position.plan}
                 draft.info |= {"metric": position.metrics.get(self._metric)}
-            if position.best is not None and best == position.step:
-                named = {"step": best, "checkpoint": self.path(best).name, "metric": self._metric}
-                write_atomic(
-                    self.folder / "best.json", json.dumps(named | {"value": position.best.value}, indent=1) + "\n"
-                )
-            self._prune()
+            self._name_best(position)
+            for step in self.steps()[: -self._keep]:
+                shutil.rmtree(self.path(step), ignore_errors=True)
         except (OSError, SafetensorError) as error:
             problem = f"the checkpoint of step {position.step} could not be written to {self.folder}: {error}"
             self._say("warning", f"{problem}; those before it are intact")
@@ -230,23 +221,20 @@ class Checkpoints:
             seconds_exposed=exposed,
             seconds_background=seconds,
             bytes=artifact.read(self.path(position.step)).bytes,
-            best=best == position.step,
+            best=position.best is not None and position.best.step == position.step,
         )
         return None
 
-    def _prune(self) -> None:
-        """Keep the newest, and the best ones that these refer to."""
-        steps = self.steps()
-        kept = set(steps[-self._keep :])
-        for step in sorted(kept):
-            try:
-                best = artifact.read(self.path(step), KIND).info.get("best_step")
-            except CorruptError:
-                continue
-            kept |= {best} if best is not None else set()
-        for step in steps:
-            if step not in kept:
-                shutil.rmtree(self.path(step), ignore_errors=True)
+    def _name_best(self, position: Position) -> None:
+        if position.best is None:
+            return
+        named = {
+            "step": position.best.step,
+            "metric": self._metric,
+            "value": position.best.value,
+            "file": f"{self.path(position.step).name}/{_BEST if self._best else _MODEL}",
+        }
+        write_atomic(self.folder / "best.json", json.dumps(named, indent=1) + "\n")
 
     def _say(self, level: str, text: str) -> None:
         self._recorder.event("message", level=level, text=text)

@@ -18,7 +18,7 @@ from fullbore.base.log import logger
 from fullbore.engine import group
 from fullbore.record.ledger import State
 from fullbore.train import checkpoint, precision
-from fullbore.train.checkpoint import Best, Checkpoints, Position
+from fullbore.train.checkpoint import Best, Checkpoints, Position, Tensors
 from fullbore.train.evaluate import evaluate
 from fullbore.train.journal import Journal
 from fullbore.train.parallel import Alone, Exchange, Ranks
@@ -72,7 +72,7 @@ class _Training:
         self._network = setup.build().train()
         self._step = Step(self._network, setup.task, setup.section, setup.plan, exchange, setup.recorder)
         self.feed = setup.feed()
-        self.position = self._resume()
+        self.position, self._best = self._resume()
         self._batches = iter(self.feed)
         self._saved = self.position.step if self.position.step else None
 
@@ -101,8 +101,9 @@ class _Training:
         self.position = replace(self.position, step=step, loss=outcome.loss, feed=self.feed.state_dict())
         self.journal.step(step, outcome, time.perf_counter() - began, waited, self.feed.last_ids)
         last = step == setup.plan.steps
-        better = (last or _due(step, setup.plan.evaluate_every)) and self._judge()
-        if better or _due(step, setup.plan.checkpoint_every) or self.ended(outcome.stop) is not None:
+        if last or _due(step, setup.plan.evaluate_every):
+            self._judge()
+        if _due(step, setup.plan.checkpoint_every):
             self._save()
         return outcome.stop
 
@@ -111,13 +112,11 @@ class _Training:
         setup, position = self.setup, self.position
         self._save()
         self._checkpoints.finish()
-        self._exchange.agree(position.step)
+        path = self._checkpoints.path(position.step)
         metrics, best = position.metrics, position.step
         if stopped != "interrupted" and position.best is not None:
             metrics, best = position.best.metrics, position.best.step
-            if best != position.step:
-                with setup.recorder.state(State.CHECKPOINT):
-                    checkpoint.load_weights(self._checkpoints.path(best), self._network)
+            checkpoint.restore(checkpoint.weights(self._network), self._best, path)
             if setup.section.evaluate_samples is not None:
                 metrics = evaluate(setup, self._network, self._exchange) or metrics
                 self.journal.metrics(position.step, metrics)
@@ -133,31 +132,31 @@ class _Training:
             seconds=time.perf_counter() - began,
             step_seconds=self.journal.step_seconds,
             stopped=stopped,
-            checkpoint=self._checkpoints.path(best),
+            checkpoint=path,
         )
 
-    def _judge(self) -> bool:
-        """Evaluate; true if the network is the best so far."""
+    def _judge(self) -> None:
+        """Evaluate; if the network is the best so far keep its weights."""
         setup, position = self.setup, self.position
         metrics = evaluate(setup, self._network, self._exchange, setup.section.evaluate_samples)
         if metrics is None:
-            return False
+            return
         self.journal.metrics(position.step, metrics)
         value, best = metrics[setup.task.metric], position.best
         sign = 1 if setup.task.higher_is_better else -1
         better = value == value if best is None else sign * value > sign * best.value
         if better:
             best = Best(position.step, value, metrics)
+            self._best = {name: tensor.clone() for name, tensor in checkpoint.weights(self._network).items()}
         self.position = replace(position, metrics=metrics, best=best, worse=0 if better else position.worse + 1)
-        return better
 
     def _save(self) -> None:
         if self._exchange.rank == 0 and self._saved != self.position.step:
-            self._checkpoints.save(self.position, self._network, self._step.optimizer)
+            self._checkpoints.save(self.position, self._network, self._step.optimizer, self._best)
             self._saved = self.position.step
 
-    def _resume(self) -> Position:
-        """From the newest intact checkpoint, the same one on every rank; rank 0 chooses."""
+    def _resume(self) -> tuple[Position, Tensors]:
+        """From the newest intact checkpoint, the same one on every rank; rank 0 chooses. Also the best weights."""
         setup, newest, skipped = self.setup, None, list[str]()
         if self._exchange.rank == 0:
             self._checkpoints.folder.mkdir(parents=True, exist_ok=True)
@@ -169,9 +168,9 @@ class _Training:
         if step == 0:
             if setup.resume and self._exchange.rank == 0:
                 setup.recorder.event("resume", step=0, checkpoint=None, skipped=skipped)
-            return fresh
+            return fresh, {}
         path = self._checkpoints.path(step)
-        position = checkpoint.load(path, self._network, self._step.optimizer)
+        position, best = checkpoint.load(path, self._network, self._step.optimizer)
         self.feed.load_state_dict(position.feed)
         if self._exchange.rank == 0:
             setup.recorder.event("resume", step=step, checkpoint=str(path), skipped=skipped)
@@ -179,7 +178,7 @@ class _Training:
             text = f"the plan is not the one of {path.name}: what follows is not bit for bit what would have been"
             setup.recorder.event("message", level="warning", text=text)
             logger.warning(text)
-        return replace(position, plan=fresh.plan)
+        return replace(position, plan=fresh.plan), best
 
 
 def _due(step: int, every: int) -> bool:

@@ -25,17 +25,20 @@ def seed_step(seed: int, rank: int, step: int) -> None:
 
 @contextmanager
 def exact(threads: int) -> Iterator[None]:
-    """`threads` compute threads and reproducible kernels inside; afterwards all global settings are as they were."""
+    """`threads` compute threads and reproducible kernels inside; afterwards all global settings are as they were.
+
+    (Not torch.use_deterministic_algorithms, which says the same to the kernels but imports the compiler: 1 to 2 s.)
+    """
     generator, count = torch.get_rng_state(), torch.get_num_threads()
-    strict, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    strict = torch.get_deterministic_debug_mode()
     filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         yield
     finally:
         torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
-        torch.use_deterministic_algorithms(strict, warn_only=warn)
+        torch.set_deterministic_debug_mode(strict)
         torch.set_num_threads(count)
         torch.set_rng_state(generator)

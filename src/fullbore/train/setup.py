@@ -111,4 +111,4 @@ class TrainResult:
     """Median of this session's steps."""
     stopped: Stopped
     checkpoint: Path
-    """The checkpoint of `module`."""
+    """The last one; it holds the best weights, too."""

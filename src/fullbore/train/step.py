@@ -59,13 +59,12 @@ def micro_batches(batch: Batch, size: int, device: torch.device) -> list[Batch]:
 
 
 class Step:
-    """Call it with a batch and the step's number, from 0. A step that is not finite changes no parameter."""
+    """Call it with a batch and the step's number, from 0. If the gradient is not finite no parameter changes."""
 
     def __init__(
         self, network: nn.Module, task: Task, section: TrainSection, plan: Plan, exchange: Exchange, recorder: Recorder
     ) -> None:
-        self.optimizer = build.optimizer(network, section)
-        self._gradients = build.Gradients(network, section)
+        self.optimizer = build.Optimizer(network, section)
         loss: nn.Module = Loss(network, task)
         if plan.compile:
             loss.compile()
@@ -84,14 +83,8 @@ class Step:
         loss, units, count, stops = self._accumulate(parts, mine)
         with state(State.OPTIMIZER):
             rate = build.learning_rate(section, plan.steps, plan.warmup_steps, step)
-            norm = self._gradients.finish(units)
-            outcome = Outcome(loss / units if units else 0.0, rate, norm, units, int(count), stops > 0)
-            if outcome.finite:
-                for group in self.optimizer.param_groups:
-                    group["lr"] = rate
-                self.optimizer.step()
-            self.optimizer.zero_grad()
-        return outcome
+            norm = self.optimizer.step(units, rate)
+        return Outcome(loss / units if units else 0.0, rate, norm, units, int(count), stops > 0)
 
     def _accumulate(self, parts: list[Batch], mine: list[float]) -> list[float]:
         """Leaves the gradients of the loss summed over all ranks; returns that sum and the sums of `mine`."""
