@@ -152,16 +152,21 @@ PREDICTED = {
     "state.backward": {"predicted": 0.1338, "measured": 0.1189, "unit": "s", "error": -0.11},
 }
 VERDICT = {
-    "limit": "backward",
+    "limit": "model compute",
     "share": 0.47,
-    "sentence": "of the wall time is arithmetic of the backward pass: the run is limited by matrix products.",
+    "sentence": "Training, 72.1 % of the run, was limited by model compute: the CPU at 38.2 % of its bf16 peak.",
+    "utilisation": [
+        {"resource": "the main thread", "demand": 0.012, "capacity": 1.0, "utilisation": 0.971},
+        {"resource": "cores", "demand": 0.023, "capacity": 2.0, "utilisation": 0.918},
+        {"resource": "bf16 arithmetic", "demand": 0.005, "capacity": 1.0, "utilisation": 0.382},
+    ],
     "evidence": ["1.84 of 2 cores were busy with this run", "MFU 38 % of the measured bf16 peak of 2.07 TFLOP/s",
                  "data wait 0.4 %, others on this machine 4 %"],
     "advice": [
-        {"change": "Train with larger batches: small ones reach 61 % of the peak", "set": "train.global_batch_size=32",
-         "predicted_gain": 0.11, "error": 0.06},
-        {"change": "Compile the step when the budget is longer", "set": "train.compile=true", "predicted_gain": 0.05,
-         "error": 0.1},
+        {"change": "train with larger batches: small ones reach 61 % of the peak", "predicted_gain": 0.11,
+         "set": "--set train.global_batch_size=32", "error": 0.06},
+        {"change": "compile the step when the budget is longer", "predicted_gain": 0.05,
+         "set": "--set train.compile=true", "error": None},
     ],
 }  # fmt: skip
 COMPRESSION = [

@@ -85,6 +85,7 @@ def test_a_killed_run_is_read_from_its_events() -> None:
     assert [stage.name for stage in shown.stages] == ["read", "tokenizer", "pack", "plan", "train"]
     assert not shown.stages[-1].finished and shown.stages[-1].seconds > 25
     page = Page(write(run))
+    assert shown.verdict["limit"] == "model compute" and "was limited by" in page.sections["verdict"]
     assert f"fullbore resume {run.name}" in page.sections["verdict"] and "20." in page.sections["verdict"]
 
 

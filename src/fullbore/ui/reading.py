@@ -88,7 +88,7 @@ def _take(event: Mapping[str, Any], seen: Reading) -> None:
         case "choice":
             seen.choices[str(event.get("key"))] = event
         case "plan":
-            seen.plan = mapping(event.get("plan")) or event
+            seen.plan = {key: item for key, item in event.items() if key not in ("kind", "t", "rank")}
         case "busy":
             for resource, seconds in numbers(event.get("seconds")).items():
                 seen.busy[resource] += seconds

@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from fullbore.base.errors import InputError
-from fullbore.record import artifact
+from fullbore.perf.plan.verdict import of_run
+from fullbore.record import artifact, read
 from fullbore.record.ledger import Ledger
 from fullbore.record.run import RunFolder
+from fullbore.spec.hardware import Ceilings
+from fullbore.spec.plan import Plan
 from fullbore.ui.reading import Clock, Interval, Reading, Stage, listing, mapping, number, reading, stage
 from fullbore.ui.series import Series
 
@@ -64,6 +67,8 @@ class View:
     environment: Mapping[str, Any]
     result: Mapping[str, Any]
     """`result.json`, empty if the run has not ended by itself."""
+    verdict: Mapping[str, Any]
+    """What `perf` found to limit the run: from the result, else worked out from the events."""
     plan: Mapping[str, Any]
     ceilings: Mapping[str, Any]
     ledger: Ledger
@@ -107,6 +112,8 @@ def view(run: RunFolder) -> View:
     clock = Clock(first.intervals)
     messages, left_out = _messages(seen, clock)
     artifacts = _artifacts(run)
+    ledger = _ledger(result, first)
+    plan, ceilings = mapping(_json(run.paths.plan)) or first.plan, mapping(_json(run.paths.ceilings))
     return View(
         name=run.name,
         folder=run.paths.folder,
@@ -114,9 +121,10 @@ def view(run: RunFolder) -> View:
         job_toml=run.paths.job.read_text(errors="replace") if run.paths.job.is_file() else "",
         environment=environment,
         result=result,
-        ceilings=mapping(_json(run.paths.ceilings)),
-        plan=mapping(_json(run.paths.plan)) or first.plan,
-        ledger=_ledger(result, first),
+        verdict=mapping(result.get("verdict")) or _verdict(run, ledger, plan, ceilings),
+        ceilings=ceilings,
+        plan=plan,
+        ledger=ledger,
         seconds=clock.total,
         resumed=tuple(clock.at(moment) for moment in first.resumed),
         timelines=tuple(Timeline(rank, _shares(one.intervals, clock)) for rank, one in seen.items() if one.intervals),
@@ -178,6 +186,17 @@ def _ledger(result: Mapping[str, Any], first: Reading) -> Ledger:
     except (KeyError, TypeError, AttributeError):
         return summed
     return final if final.wall > 0.95 * summed.wall else summed
+
+
+def _verdict(run: RunFolder, ledger: Ledger, plan: Mapping[str, Any], ceilings: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not ledger.wall:
+        return {}
+    events = (event for event in read.events(run.paths.events()) if isinstance(event, dict) and "kind" in event)
+    try:
+        known = Plan.from_json(dict(plan)) if plan else None
+        return of_run(ledger, events, known, Ceilings.from_json(dict(ceilings)) if ceilings else None).to_json()
+    except (KeyError, TypeError, ValueError):
+        return {}
 
 
 def _stages(result: Mapping[str, Any], first: Reading, clock: Clock) -> tuple[Stage, ...]:

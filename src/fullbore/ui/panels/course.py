@@ -8,8 +8,8 @@ from fullbore.base.colours import FAMILY
 from fullbore.base.units import format_bytes
 from fullbore.ui import charts
 from fullbore.ui.charts import Layer, Line, Mark, Part
-from fullbore.ui.markup import LOWER_IS_BETTER, baselines, colour, quality, said, table
-from fullbore.ui.reading import mapping, number
+from fullbore.ui.markup import LOWER_IS_BETTER, baselines, colour, percent, quality, said, table
+from fullbore.ui.reading import listing, mapping, number
 from fullbore.ui.series import Series
 from fullbore.ui.view import Timeline, View
 
@@ -171,7 +171,21 @@ def resources(view: View) -> str:
         drawn += charts.stack_chart(
             "Processors", _edges(own, view.seconds), layers, x=across, top=top, unit=f"cores busy, of {top:g}"
         )
-    return f'<div class="pair">{drawn}</div>' if drawn else ""
+    return f'<div class="pair">{drawn}</div>{_utilisation(view)}' if drawn else ""
+
+
+def _utilisation(view: View) -> str:
+    """How busy each resource was in training, the busiest first: the utilisation law."""
+    rows = [
+        (
+            said(item.get("resource", ""), 60),
+            percent(busy, 1),
+            f'<span class="use"><i style="width:{min(busy, 1):.1%}"></i></span>',
+        )
+        for item in map(mapping, listing(view.verdict.get("utilisation"))[:8])
+        if (busy := number(item.get("utilisation"))) is not None
+    ]
+    return table(("busy in training", "#share", "0 … 100 %"), rows, "predicted") if rows else ""
 
 
 def _memory_limit(view: View) -> float:

@@ -157,7 +157,7 @@ def plan(view: View) -> str:
     facts = " · ".join(
         f"{said(key.replace('_', ' '))} <b>{said(value, 40)}</b>"
         for key, value in view.plan.items()
-        if key not in ("choices", "predicted", "schema", "kind", "t", "rank") and isinstance(value, str | int | float)
+        if key not in ("choices", "predicted", "schema") and isinstance(value, str | int | float)
     )
     body = table(("setting", "chosen", "because", "how", "override"), rows) if rows else ""
     return body + (f'<p class="note">The frozen plan: {facts}</p>' if facts else "")

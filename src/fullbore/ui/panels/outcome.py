@@ -14,10 +14,13 @@ from fullbore.ui.reading import Stage, listing, mapping, number
 from fullbore.ui.series import Series
 from fullbore.ui.view import View
 
+_OURS = ("", "nothing", "model compute", "memory bandwidth", "small operations")
+"""Limits that are the run's own work; any other is waiting for something."""
+
 
 def verdict(view: View) -> str:
     """What limited the run, or what ended it; the evidence; what to do first."""
-    found, error = mapping(view.result.get("verdict")), mapping(view.result.get("error"))
+    found, error = view.verdict, mapping(view.result.get("error"))
     limit, share = str(found.get("limit", "")), number(found.get("share"))
     if not found and view.ledger.ranked():
         limit = view.ledger.ranked()[0][0]
@@ -28,7 +31,7 @@ def verdict(view: View) -> str:
     advised = (mapping(item) for item in listing(found.get("advice"))[:3])
     advice = "".join(_advice(item, index == 0) for index, item in enumerate(advised))
     bad = bool(error) or view.status == "failed"
-    edge = "var(--warm)" if bad else colour(limit) if limit in FAMILY else "var(--tone)"
+    edge = "var(--warm)" if bad else colour(limit if limit in FAMILY else "forward" if limit in _OURS else "data wait")
     figure = f'<p class="limit"><b>{percent(share)}</b><span>{said(limit, 60)}</span></p>' if share is not None else ""
     return (
         f'<div class="verdict" style="border-color:{edge}">{_ending(view, error)}<div class="why">{figure}'
