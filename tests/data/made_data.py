@@ -20,8 +20,8 @@ class Bytes:
     end_of_text = 256
     folder = Path("/nowhere")
 
-    def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
-        return [np.frombuffer(text.encode(), np.uint8).astype(np.uint16) for text in texts]
+    def encode_batch(self, texts: list[str], limit: int | None = None) -> list[np.ndarray]:
+        return [np.frombuffer(text.encode()[:limit], np.uint8).astype(np.uint16) for text in texts]
 
 
 def everything(corpus: Artifact, split: str = "train") -> dict[str, list]:

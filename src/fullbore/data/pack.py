@@ -26,7 +26,7 @@ _BATCH_CHARACTERS = 4 << 20
 
 
 class Tokenizer(Protocol):
-    """What packing needs of a tokenizer; `encode_batch` uses all cores by itself."""
+    """What packing needs of a tokenizer; `encode_batch` uses all cores by itself, and cuts a text to `limit` tokens."""
 
     @property
     def vocabulary_size(self) -> int: ...
@@ -34,7 +34,7 @@ class Tokenizer(Protocol):
     def end_of_text(self) -> int: ...
     @property
     def folder(self) -> Path: ...
-    def encode_batch(self, texts: list[str]) -> list[Any]: ...
+    def encode_batch(self, texts: list[str], limit: int | None = None) -> list[Any]: ...
 
 
 def pack(
@@ -70,8 +70,8 @@ def pack(
         entries = {}
         total = sum(samples.info["text_bytes"].values())
         for split in samples.info["splits"]:
-            encoded = _encoded(samples, split, list(kept), tokenizer, recorder)
-            blocks = _rows(encoded, tokenizer.end_of_text, sequence_length) if is_lm else _cut(encoded, sequence_length)
+            encoded = _encoded(samples, split, list(kept), tokenizer, None if is_lm else sequence_length, recorder)
+            blocks = _rows(encoded, tokenizer.end_of_text, sequence_length) if is_lm else _samples(encoded)
             writer = Writer(draft.folder, split, schema, shard_bytes)
             for block, count, size in blocks:
                 counts[split] += count
@@ -104,7 +104,7 @@ def _parents(corpus: Artifact, tokenizer: Tokenizer) -> list[Artifact]:
 
 
 def _encoded(
-    samples: Shards, split: str, columns: list[str], tokenizer: Tokenizer, recorder: Recorder
+    samples: Shards, split: str, columns: list[str], tokenizer: Tokenizer, limit: int | None, recorder: Recorder
 ) -> Iterator[tuple[list[Tokens], Columns, int]]:
     """Documents as tokens with their other columns and their bytes of text, some million characters at a time."""
     held: list[Columns] = []
@@ -112,7 +112,7 @@ def _encoded(
 
     def encode() -> tuple[list[Tokens], Columns, int]:
         with recorder.state(State.TOKENISE):
-            tokens = tokenizer.encode_batch(texts)
+            tokens = tokenizer.encode_batch(texts, limit)
         others: Columns = {name: np.concatenate([cast(Any, block[name]) for block in held]) for name in columns}
         return tokens, others, sum(len(text.encode()) for text in texts)
 
@@ -144,8 +144,7 @@ def _rows(
         yield {"tokens": rows}, count, size
 
 
-def _cut(encoded: Iterator[tuple[list[Tokens], Columns, int]], length: int) -> Iterator[tuple[Columns, int, int]]:
-    """Documents cut to `length`, beside their labels."""
+def _samples(encoded: Iterator[tuple[list[Tokens], Columns, int]]) -> Iterator[tuple[Columns, int, int]]:
+    """A row a document, beside its label."""
     for documents, others, size in encoded:
-        cut = [document[:length] for document in documents]
-        yield {"tokens": cut, **others}, sum(map(len, cut)), size
+        yield {"tokens": documents, **others}, sum(map(len, documents)), size

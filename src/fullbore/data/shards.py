@@ -48,12 +48,17 @@ class Writer:
         self._bytes = 0
 
     def write(self, block: Columns) -> None:
-        if not len(next(iter(block.values()))):
-            return
-        self._blocks.append(block)
-        self._bytes += sum(size(column) for column in block.values())
-        if self._bytes >= self._limit:
-            self._flush()
+        """Add rows; a block larger than the room left in a shard goes on in the next."""
+        rows = len(next(iter(block.values())))
+        each = sum(size(column) for column in block.values()) / max(1, rows)
+        begin = 0
+        while begin < rows:
+            end = min(rows, begin + max(1, int((self._limit - self._bytes) / max(1.0, each))))
+            self._blocks.append({name: column[begin:end] for name, column in block.items()})
+            self._bytes += int(each * (end - begin))
+            begin = end
+            if self._bytes + each > self._limit:
+                self._flush()
 
     def finish(self) -> list[dict[str, Any]]:
         """Write what is left; the entries of all shards."""
