@@ -9,6 +9,8 @@ from fullbore.base.units import format_bytes, format_count, format_seconds, form
 from fullbore.cli.ink import Ink
 
 _BAR = 28
+_LINE = 88
+_LINES = 12
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -28,6 +30,11 @@ def table(
         return (" " * indent + "  ".join(cells)).rstrip()
 
     return [line(row) for row in everything]
+
+
+def short(text: str) -> str:
+    """At most a line of it."""
+    return text if len(text) <= _LINE else f"{text[: _LINE - 1]}…"
 
 
 def bar(share: float, width: int = _BAR) -> str:
@@ -63,13 +70,21 @@ def ledger(value: Mapping[str, Any], ink: Ink, title: str = "Where the time went
     return ["", ink.bold(title), *(f"{line.ljust(width)}  {drawn}" for line, drawn in zip(lines, bars, strict=True))]
 
 
-def utilisation(value: Mapping[str, Any], ink: Ink) -> list[str]:
-    """How busy what works beside the main thread was."""
-    busy, wall = value.get("busy_seconds") or {}, value["wall_seconds"]
-    if not busy or not wall:
-        return []
-    rows = [[name, format_seconds(spent), format_share(spent / wall)] for name, spent in busy.items()]
-    return ["", ink.bold("Busy beside it"), *table(rows, right=(1, 2))]
+def utilisation(entries: Sequence[Mapping[str, Any]] | None, ink: Ink) -> list[str]:
+    """How busy each resource was while the job trained: the busiest is the limit."""
+    ordered = sorted(entries or (), key=lambda entry: -entry["utilisation"])
+    rows = [[entry["resource"], format_share(entry["utilisation"]), bar(entry["utilisation"])] for entry in ordered]
+    return ["", ink.bold("How busy each resource was"), *table(rows, right=(1,))] if rows else []
+
+
+def busy(value: Mapping[str, Any], ink: Ink) -> list[str]:
+    """What worked beside the main thread."""
+    spent = {name: seconds for name, seconds in (value.get("busy_seconds") or {}).items() if seconds}
+    rows = [
+        [name, format_seconds(seconds), format_share(seconds / value["wall_seconds"])]
+        for name, seconds in spent.items()
+    ]
+    return ["", ink.bold("Busy beside it"), *table(rows, right=(1, 2))] if rows else []
 
 
 def verdict(value: Mapping[str, Any] | None, ink: Ink) -> list[str]:
@@ -145,7 +160,7 @@ def completion(value: Mapping[str, Any] | None, ink: Ink) -> list[str]:
     if not value:
         return []
     asked, answered = str(value.get("prompt", "")), str(value.get("text", ""))
-    lines = [f"  │ {line}" for line in answered.splitlines() or [""]]
+    lines = [f"  │ {short(line)}" for line in (answered.splitlines() or [""])[:_LINES]]
     return ["", ink.bold("Served"), f"  asked: {asked!r}", *(ink.dim(line) for line in lines)]
 
 
@@ -155,7 +170,7 @@ def stages(entries: Sequence[Mapping[str, Any]] | None, ink: Ink) -> list[str]:
         [
             entry["stage"],
             "cached" if entry.get("cached") else number(entry.get("seconds"), "s"),
-            str(entry.get("detail") or ""),
+            short(str(entry.get("detail") or "")),
         ]
         for entry in entries or ()
     ]

@@ -30,10 +30,11 @@ def check(
     resolved: Annotated[bool, typer.Option("--resolved", help="Also every setting, its value and its origin.")] = False,
 ) -> dict[str, Any]:
     """Predict time, memory and what will limit a job, before it runs. Exits with 3 if it will not fit."""
-    from fullbore.flow.check import check as predict
     from fullbore.spec.load import load
 
     loaded = load(job, overrides(set_))
+    from fullbore.flow.check import check as predict
+
     answer = predict(loaded)
     return {**answer, "resolved": settings(loaded)} if resolved else answer
 

@@ -19,7 +19,8 @@ def show(answer: dict[str, Any], ink: Ink) -> Iterator[str]:
     yield from draw.verdict(answer.get("verdict"), ink)
     yield from draw.advice(answer.get("verdict"), ink)
     yield from draw.ledger(answer["ledger"], ink)
-    yield from draw.utilisation(answer["ledger"], ink)
+    yield from draw.busy(answer["ledger"], ink)
+    yield from draw.utilisation((answer.get("verdict") or {}).get("utilisation"), ink)
     yield from draw.predicted(answer.get("predicted"), ink)
     if answer.get("mfu") is not None:
         yield from ("", f"MFU {answer['mfu']:.1%} of the peak that was measured here for the number format in use")
