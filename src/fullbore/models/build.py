@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +116,8 @@ def sizes(info: Mapping[str, Any], vocabulary: Tokenizer | None, sequence_length
         image=image_shape(shapes["pixels"]) if "pixels" in shapes else None,
         sequence_length=sequence_length if vocabulary is not None else None,
     )
+
+
+def with_vocabulary(known: Sizes, vocabulary_size: int, sequence_length: int) -> Sizes:
+    """The sizes of a network over tokens, before there is a tokenizer."""
+    return replace(known, vocabulary_size=vocabulary_size, sequence_length=sequence_length)

@@ -36,6 +36,7 @@ def read_architecture(folder: Path) -> dict[str, Any]:
 
 
 def _configure(folder: Path, config: dict[str, Any], outputs: int | None, vocabulary_size: int | None) -> Any:
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     kind = str(config.get("model_type"))
@@ -48,9 +49,9 @@ def _configure(folder: Path, config: dict[str, Any], outputs: int | None, vocabu
     try:
         with _quiet():
             return AutoConfig.for_model(kind, **fields)
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, StrictDataclassError) as error:
         raise InputError(
-            f"{folder}/config.json model_type: found {kind!r}, which transformers cannot build ({error})"
+            f"{folder}/config.json model_type: found {kind!r}, which transformers cannot build ({_line(error)})"
         ) from None
 
 
@@ -67,6 +68,10 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         said.setLevel(level)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 class _Head(nn.Linear):
@@ -172,7 +177,8 @@ class Hub(nn.Module):
     def architecture(self) -> dict[str, Any]:
         """Its config.json."""
         config: dict[str, Any] = json.loads(self.network.config.to_json_string(use_diff=False))
-        return {**config, "architectures": [type(self.network).__name__], "auto_map": None}
+        config.pop("auto_map", None)
+        return {**config, "architectures": [type(self.network).__name__]}
 
 
 def _open(folder: Path, settings: Any, kind: TaskKind, pretrained: bool) -> Any:
@@ -194,7 +200,7 @@ def _open(folder: Path, settings: Any, kind: TaskKind, pretrained: bool) -> Any:
             )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise InputError(
-            f"{folder}: {settings.model_type} does not open as a model for {kind} ({str(error).splitlines()[0]})",
+            f"{folder}: {settings.model_type} does not open as a model for {kind} ({_line(error)})",
             hint="check task.kind, and that the folder holds config.json and its safetensors",
         ) from None
 

@@ -214,10 +214,15 @@ def _read_weights(module: nn.Module, files: list[Path], spare: tuple[str, ...] =
             f"{files[0]}: {len(wrong)} tensors do not fit config.json, among them {', '.join(wrong[:3])}",
             hint="the folder's weights and config belong to different models",
         )
-    target.load_state_dict(state, assign=True)
+    target.load_state_dict({name: _laid_out(tensor, expected[name]) for name, tensor in state.items()}, assign=True)
     _tie(target, shared)
     for parameter in target.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
+
+
+def _laid_out(tensor: Tensor, like: Tensor) -> Tensor:
+    """`tensor` in memory of its own, aligned and with the strides of `like`, so that kernels round as they did before."""
+    return torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
 
 
 def _shared(module: nn.Module) -> dict[str, str]:
