@@ -60,9 +60,7 @@ class Materials:
         """Every row of a split once, in order; nothing if the split is empty."""
         if not self.shards.rows(split):
             return iter(())
-        return once(
-            self.shards, split, _JUDGE_BATCH, self.task.collate, rank=rank, world_size=world_size, limit=limit
-        )
+        return once(self.shards, split, _JUDGE_BATCH, self.task.collate, rank=rank, world_size=world_size, limit=limit)
 
     def units_per_row(self) -> int:
         return self.train.sequence_length if self.task_section.kind.endswith("_lm") else 1

@@ -16,15 +16,17 @@ from fullbore.spec.data import DataSection
 from fullbore.spec.load import load_section
 
 
-def pack(
-    source: str, out: str, overrides: Mapping[str, str], *, progress: Progress = no_progress
-) -> dict[str, Any]:
+def pack(source: str, out: str, overrides: Mapping[str, str], *, progress: Progress = no_progress) -> dict[str, Any]:
     """Read `source`, clean, deduplicate, split, and write Arrow IPC shards with a manifest to `out` (schema 1).
 
     Overrides are `data.*` settings. Raises UsageError if something else lies at `out`, InputError for bad data.
     """
     target = Path(out)
-    if target.exists() and not (target / artifact.MANIFEST).is_file() and (not target.is_dir() or any(target.iterdir())):
+    if (
+        target.exists()
+        and not (target / artifact.MANIFEST).is_file()
+        and (not target.is_dir() or any(target.iterdir()))
+    ):
         raise UsageError(f"{out} exists and was not written by fullbore", hint="give a new folder")
     section = load_section("data", {"source": source}, overrides)
     assert isinstance(section, DataSection)

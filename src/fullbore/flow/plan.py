@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import dataclass, replace
 
 from fullbore.base.files import write_atomic
 from fullbore.base.units import format_seconds
-from fullbore.flow import materials
+from fullbore.flow import forecast, materials
 from fullbore.flow.materials import Materials
 from fullbore.flow.session import Session
 from fullbore.models import work as works
-from fullbore.perf.measure import probe, proc
+from fullbore.perf.measure import history, probe, proc
 from fullbore.perf.model import memory
 from fullbore.perf.plan import choose
 from fullbore.record.ledger import State
@@ -22,6 +23,8 @@ from fullbore.spec.work import Work
 from fullbore.train import trial
 
 _TRIAL_STEPS = 3
+_TRIAL_SHARE = 0.05
+"""Share of the expected training time that trials of other settings than the first may take."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def limits(prepared: Materials, work: Work, ceilings: Ceilings) -> choose.Limits
         memory_available=proc.memory_available(),
         memory_of=memory_of,
         matmul={dtype: ceilings.peak(dtype, cores) for dtype in ceilings.matmul_flops},
-        has_validation=prepared.shards.rows("validation") > 0,
+        has_validation=_judged(prepared) > 0,
     )
 
 
@@ -79,8 +82,16 @@ def _choose(session: Session, prepared: Materials, work: Work, ceilings: Ceiling
     bounds = limits(prepared, work, ceilings)
     section = prepared.train
     draft = choose.plan(section, [], bounds)
+    expected = (
+        forecast.forecast(session.job, section, work, bounds, ceilings, _judged(prepared))
+        .predicted["train_seconds"]
+        .value
+    )
     trials: list[choose.Trial] = []
+    began = time.monotonic()
     while (setting := choose.next_setting(section, trials, bounds)) is not None:
+        if trials and time.monotonic() - began > _TRIAL_SHARE * expected:
+            break
         tried = replace(
             draft,
             precision=setting.precision,
@@ -88,9 +99,7 @@ def _choose(session: Session, prepared: Materials, work: Work, ceilings: Ceiling
             micro_batch_size=setting.micro_batch_size,
             accumulation=setting.accumulation,
         )
-        setup = materials.setup(
-            prepared, tried, session.run.paths, session.recorder, session.progress, lambda: False
-        )
+        setup = materials.setup(prepared, tried, session.run.paths, session.recorder, session.progress, lambda: False)
         found = trial.step_seconds(
             setup,
             precision=setting.precision,
@@ -100,17 +109,23 @@ def _choose(session: Session, prepared: Materials, work: Work, ceilings: Ceiling
             steps=_TRIAL_STEPS,
         )
         trials.append(choose.Trial(setting, found.seconds))
-    return choose.plan(section, trials, bounds, _costs(prepared, work, trials))
-
-
-def _costs(prepared: Materials, work: Work, trials: list[choose.Trial]) -> choose.Costs:
-    """What evaluations and checkpoints cost, from the measured steps: judging a row is a third of training on it."""
-    best = min(trials, key=lambda trial: trial.seconds)
-    row = best.seconds / prepared.train.global_batch_size / 3
-    judged = prepared.shards.rows("validation")
-    during = min(judged, prepared.train.evaluate_samples or judged)
-    return choose.Costs(
-        evaluate_seconds=row * during,
-        final_seconds=row * judged,
-        checkpoint_seconds=12.0 * work.parameters / 2e9,
+    plan = choose.plan(
+        section,
+        trials,
+        bounds,
+        forecast.costs(section, work, _judged(prepared), min(trial.seconds for trial in trials)),
     )
+    parts = forecast.memory_parts(work, section, plan)
+    kind = forecast.model_kind(session.job)
+    predicted = {
+        **plan.predicted,
+        "memory_bytes": forecast.memory_prediction(parts, history.load(), ceilings.fingerprint, kind),
+        "total_seconds": forecast.total(
+            session.job, session.recorder.elapsed() + plan.predicted["train_seconds"].value, ceilings
+        ),
+    }
+    return replace(plan, predicted=predicted)
+
+
+def _judged(prepared: Materials) -> int:
+    return prepared.shards.rows("validation")

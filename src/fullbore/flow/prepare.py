@@ -13,6 +13,7 @@ from fullbore.models import tokenizer
 from fullbore.record import artifact
 from fullbore.record.artifact import Artifact
 from fullbore.record.ledger import State
+from fullbore.spec.job import Job
 
 
 def prepare_data(session: Session) -> Artifact:
@@ -34,7 +35,7 @@ def _corpus(session: Session) -> Artifact:
             )
         else:
             with session.recorder.state(State.READ):
-                key = content_key(prepare.fingerprint(job.data), job.data.model_dump(), job.task and job.task.kind)
+                key = corpus_key(job)
             corpus = session.cached(
                 "corpus",
                 key,
@@ -46,6 +47,11 @@ def _corpus(session: Session) -> Artifact:
             )
         facts["detail"] = corpus_summary(corpus)
     return corpus
+
+
+def corpus_key(job: Job) -> str:
+    """What the corpus of `job` depends on: the files of its source, its settings, what the labels are for."""
+    return content_key(prepare.fingerprint(job.data), job.task.kind if job.task is not None else None)
 
 
 def corpus_summary(corpus: Artifact) -> str:

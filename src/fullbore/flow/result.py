@@ -44,9 +44,7 @@ def assemble(
     return result
 
 
-def _trained(
-    training: dict[str, Any], plan: Plan, work: Work, ceilings: Ceilings, ledger: Ledger
-) -> dict[str, Any]:
+def _trained(training: dict[str, Any], plan: Plan, work: Work, ceilings: Ceilings, ledger: Ledger) -> dict[str, Any]:
     seconds = training["seconds"]
     rate = training["units"] / seconds if seconds else 0.0
     steps = training["steps_here"]

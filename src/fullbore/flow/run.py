@@ -66,9 +66,7 @@ def resume(
     if status == "running":
         raise UsageError(f"run {folder.name} is running", hint="wait for it, or stop it first")
     if status == "done":
-        raise UsageError(
-            f"run {folder.name} is finished", hint=f"fullbore explain {folder.name}, or run its job again"
-        )
+        raise UsageError(f"run {folder.name} is finished", hint=f"fullbore explain {folder.name}, or run its job again")
     job = load(folder.paths.job).job
     notify(f"Resuming run {folder.name}")
     return _execute(folder, job, True, progress, notify, write_report, began)
@@ -109,7 +107,7 @@ def _hint(folder: RunFolder) -> str:
 
 def _stages(session: Session, resuming: bool, facts: dict[str, Any]) -> None:
     with session.recorder.state(State.START):
-        from fullbore.flow import answer, plan, prepare, shrink, train
+        from fullbore.flow import answer, forecast, plan, prepare, shrink, train
         from fullbore.perf.measure.counters import Counters
 
     stages = {stage.name for stage in wanted(session.job)}
@@ -124,6 +122,7 @@ def _stages(session: Session, resuming: bool, facts: dict[str, Any]) -> None:
         facts["training"] = train.train(session, frozen.plan, data, resume=resuming)
         if facts["training"]["stopped"] == "interrupted":
             raise Interrupted("interrupted; the checkpoint is saved")
+        forecast.remember(session.job, frozen.plan, frozen.work, frozen.ceilings, facts["training"])
         facts["baselines"] = train.baselines(session, frozen.plan)
         if "compress" in stages:
             facts["compression"] = shrink.shrink(session, frozen.plan)
@@ -162,5 +161,3 @@ def _finish(
     if failure is not None:
         raise failure
     return result
-
-

@@ -34,9 +34,7 @@ def shrink(session: Session, plan: Any) -> list[dict[str, Any]]:
     with session.stage("compress") as facts, session.recorder.state(State.COMPRESS):
         done = paths.artifact("compressed")
         model = artifact.read(paths.artifact("model"), "model")
-        found = compress(
-            materials.load(session.job, paths), model, section, done, session.recorder, session.progress
-        )
+        found = compress(materials.load(session.job, paths), model, section, done, session.recorder, session.progress)
         facts["artifact"] = str(done)
         facts["detail"] = f"{found.chosen.variant} chosen: {found.chosen.reason}"
     return [asdict(row) for row in found.table]

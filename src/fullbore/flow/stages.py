@@ -1,7 +1,7 @@
 """The diagram of the product as code: what each stage reads, writes and which room does it.
 
-    raw data ──▶ corpus ──▶ tokenizer ──▶ shards ──▶ plan ──▶ checkpoints ──▶ model ──▶ compressed ──▶ answers
-                 read       tokenizer     pack       plan     train                     compress       serve
+raw data ──▶ corpus ──▶ tokenizer ──▶ shards ──▶ plan ──▶ checkpoints ──▶ model ──▶ compressed ──▶ answers
+             read       tokenizer     pack       plan     train                     compress       serve
 """
 
 from __future__ import annotations
