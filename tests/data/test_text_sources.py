@@ -1,5 +1,7 @@
 import gzip
 import json
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,20 @@ def test_many_frames_and_large_files_decompress(make: Prepare, tmp_path: Path) -
     frames = [zstandard.ZstdCompressor().compress(b"".join(lines[begin : begin + 1000])) for begin in (0, 1000, 2000)]
     (tmp_path / "a.jsonl.zst").write_bytes(b"".join(frames))
     assert make(tmp_path / "a.jsonl.zst").info["kept"] == 3000
+
+
+def test_a_pipe_is_read_as_it_is_written(make: Prepare, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "slow.jsonl")
+
+    def write() -> None:
+        with open(tmp_path / "slow.jsonl", "w") as pipe:
+            for number in range(500):
+                print(json.dumps({"text": f"line {number}"}), file=pipe)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert make(tmp_path / "slow.jsonl").info["kept"] == 500
+    writer.join()
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])

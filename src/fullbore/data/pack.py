@@ -109,6 +109,7 @@ def _encoded(
     """Documents as tokens with their other columns and their bytes of text, some million characters at a time."""
     held: list[Columns] = []
     texts: list[str] = []
+    characters = 0
 
     def encode() -> tuple[list[Tokens], Columns, int]:
         with recorder.state(State.TOKENISE):
@@ -119,9 +120,10 @@ def _encoded(
     for block in samples.blocks(split, ["text", *columns]):
         held.append(block)
         texts += cast("list[str]", block["text"])
-        if sum(map(len, texts)) >= _BATCH_CHARACTERS:
+        characters += sum(map(len, block["text"]))
+        if characters >= _BATCH_CHARACTERS:
             yield encode()
-            held, texts = [], []
+            held, texts, characters = [], [], 0
     if texts:
         yield encode()
 

@@ -93,10 +93,10 @@ def prepare(
             for number, sample in enumerate(itertools.islice(samples, section.limit)):
                 corpus.add(sample)
                 if number % _TOLD_EVERY == 0:
-                    progress("read", tally.done, tally.total, "B", detail=f"{corpus.sieve.kept:,} samples kept")
+                    progress("read", tally.done, tally.total or None, "B", detail=f"{corpus.sieve.kept:,} samples kept")
             with recorder.state(State.PACK):
                 draft.info.update(corpus.finish())
-            progress("read", tally.total, tally.total, "B", detail=f"{corpus.sieve.kept:,} samples kept")
+            progress("read", tally.done, tally.done, "B", detail=f"{corpus.sieve.kept:,} samples kept")
     return artifact.read(out, "corpus")
 
 
