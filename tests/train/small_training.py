@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,15 +55,18 @@ class Task:
 
 
 class Feed:
-    def __init__(self, batch: int, rank: int = 0, world_size: int = 1, poison: int | None = None) -> None:
+    def __init__(
+        self, batch: int, rank: int = 0, world_size: int = 1, poison: int | None = None, pause: float = 0.0
+    ) -> None:
         self._rows = _rows(ROWS, 1)
         self._step, self._batch, self._rank, self._world_size = 0, batch, rank, world_size
-        self._poison = poison
+        self._poison, self._pause = poison, pause
         self.last_ids: NDArray[np.int64] = np.empty(0, np.int64)
         self.closed = False
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
+            time.sleep(self._pause)
             places = np.arange(self._step * self._batch, (self._step + 1) * self._batch) * 7919 % ROWS
             self.last_ids = np.array_split(places, self._world_size)[self._rank]
             batch = _batch(self._rows, self.last_ids)
@@ -133,6 +137,7 @@ def setup(
     build: Callable[[], nn.Module] = network,
     recorder: Recorder | None = None,
     poison: int | None = None,
+    pause: float = 0.0,
     rank: int = 0,
     **changes: Any,
 ) -> TrainSetup:
@@ -142,7 +147,7 @@ def setup(
         plan=plan,
         build=build,
         task=Task(),
-        feed=lambda: Feed(plan.global_batch_size, rank, world_size, poison),
+        feed=lambda: Feed(plan.global_batch_size, rank, world_size, poison, pause),
         validation=Validation(rank, world_size),
         checkpoints=folder / "checkpoints",
         recorder=recorder or Recorder(),
