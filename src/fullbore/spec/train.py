@@ -30,8 +30,8 @@ class TrainSection(Section):
     """Whether torch.compile is used; `auto` does so if it pays within the budget."""
     threads: Auto | Count = "auto"
     """Threads that compute, in each rank."""
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    """Update rule."""
+    optimizer: Literal["adamw", "sgd", "muon"] = "adamw"
+    """Update rule; `muon` for matrices trained from scratch (the rest takes AdamW steps): it learns most per token."""
     learning_rate: float = Field(1e-3, gt=0)
     """Highest learning rate of the schedule."""
     weight_decay: float = Field(0.01, ge=0)

@@ -12,12 +12,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.optim._muon import muon
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
 from fullbore.spec.train import TrainSection
 
 _BETA1, _EPSILON = 0.9, 1e-8
+_MUON_MOMENTUM = 0.95
+_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+_NEWTON_SCHULZ_STEPS = 5
 
 
 def learning_rate(section: TrainSection, steps: int, warmup_steps: int, step: int) -> float:
@@ -40,27 +44,30 @@ class _Slot:
 
 
 class Optimizer:
-    """AdamW (Loshchilov and Hutter 2019) or SGD with momentum, with L1, L2 and clipping.
+    """AdamW (Loshchilov and Hutter 2019), SGD with momentum, or Muon, with L1, L2 and clipping.
 
-    Weight decay, L1 and L2 apply to matrices and kernels: not to norms, biases and embeddings. A parameter without a
-    gradient stays as it is.
+    Muon (Jordan 2024) steps along the orthogonalised momentum of each matrix, scaled to the size of AdamW's steps (Liu
+    et al. 2025, Muon is Scalable for LLM Training), so that one learning rate fits both; what is no matrix, and
+    embeddings, take AdamW's steps. Weight decay, L1 and L2 apply to matrices and kernels: not to norms, biases and
+    embeddings. A parameter without a gradient stays as it is.
     """
 
     def __init__(self, network: nn.Module, section: TrainSection) -> None:
         self._section = section
         embeddings = {id(part.weight) for part in network.modules() if isinstance(part, nn.Embedding)}
-        self._slots = {
-            name: _Slot(weight, self._moments(weight))
-            for name, weight in network.named_parameters()
-            if weight.requires_grad
-        }
+        trained = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
+        turned = [
+            w for w in trained.values() if section.optimizer == "muon" and w.ndim == 2 and id(w) not in embeddings
+        ]
+        self._turned = {id(weight) for weight in turned}
+        self._slots = {name: _Slot(weight, self._moments(weight)) for name, weight in trained.items()}
         slots = self._slots.values()
         self._decayed = [s for s in slots if s.weight.ndim > 1 and id(s.weight) not in embeddings]
         chosen = {id(slot) for slot in self._decayed}
         self._others = [slot for slot in slots if id(slot) not in chosen]
 
     def _moments(self, weight: Tensor) -> dict[str, Tensor]:
-        if self._section.optimizer == "sgd":
+        if self._section.optimizer == "sgd" or id(weight) in self._turned:
             return {"momentum": torch.zeros_like(weight)}
         return {
             "first": torch.zeros_like(weight),
@@ -89,7 +96,9 @@ class Optimizer:
             if clip is not None and norm > clip:
                 scale *= clip / norm
             divisor = torch.tensor(1 / scale if scale else math.inf)
-            self._update(self._decayed, self._section.weight_decay, rate, divisor)
+            decay = self._section.weight_decay
+            self._turn([s for s in self._decayed if id(s.weight) in self._turned], rate, divisor)
+            self._update([s for s in self._decayed if id(s.weight) not in self._turned], decay, rate, divisor)
             self._update(self._others, 0.0, rate, divisor)
         for slot in self._slots.values():
             slot.weight.grad = None
@@ -103,6 +112,23 @@ class Optimizer:
             if slot.weight.grad is not None:
                 slot.weight.grad.add_(slot.weight.sign(), alpha=self._section.l1)
                 slot.weight.grad.add_(slot.weight, alpha=2 * self._section.l2)
+
+    def _turn(self, slots: list[_Slot], rate: float, divisor: Tensor) -> None:
+        touched = [slot for slot in slots if slot.weight.grad is not None]
+        muon(
+            [slot.weight for slot in touched],
+            [slot.weight.grad.div_(divisor) for slot in touched if slot.weight.grad is not None],
+            [slot.moments["momentum"] for slot in touched],
+            lr=rate,
+            weight_decay=self._section.weight_decay,
+            momentum=_MUON_MOMENTUM,
+            nesterov=True,
+            ns_coefficients=_NEWTON_SCHULZ,
+            ns_steps=_NEWTON_SCHULZ_STEPS,
+            eps=1e-7,
+            adjust_lr_fn="match_rms_adamw",
+            has_complex=False,
+        )
 
     def _update(self, slots: list[_Slot], decay: float, rate: float, divisor: Tensor) -> None:
         """The kernels divide the gradients by `divisor` on the way."""
