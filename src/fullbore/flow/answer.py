@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from fullbore.data.shards import Shards
 from fullbore.flow.serve import model_folder
 from fullbore.flow.session import Session
-from fullbore.data.shards import Shards
 from fullbore.models import weights
 from fullbore.record.ledger import State
 from fullbore.serve import run as server

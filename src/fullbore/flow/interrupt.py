@@ -44,7 +44,7 @@ class Interrupts:
         finally:
             self._graceful = False
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, _: FrameType | None) -> None:
         if self.requested or not self._graceful:
             raise Interrupted(f"stopped by {signal.Signals(number).name}")
         self.requested = True

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from fullbore.base.errors import FullboreError, Interrupted, RunFailed, UsageError
-from fullbore.base.files import write_atomic
 from fullbore.flow.interrupt import Interrupts
 from fullbore.flow.session import Session
-from fullbore.flow.stages import Stage, wanted
+from fullbore.flow.stages import wanted
 from fullbore.record import read
 from fullbore.record import run as runs
 from fullbore.record.ledger import Ledger, State
@@ -23,7 +20,6 @@ from fullbore.record.sink import Sink
 from fullbore.record.span import Recorder
 from fullbore.spec.job import Job
 from fullbore.spec.load import LoadedJob, load, to_toml
-from fullbore.spec.plan import Plan
 
 Notify = Callable[[str], None]
 WriteReport = Callable[[RunFolder], Path]
@@ -112,20 +108,20 @@ def _stages(session: Session, resuming: bool, facts: dict[str, Any]) -> None:
 
     stages = {stage.name for stage in wanted(session.job)}
     with Counters(session.recorder):
-        data = prepare.prepare_data(session)
+        prepare.prepare_data(session)
         if "train" not in stages:
             return
         frozen = plan.frozen(session, resuming)
         facts["plan"] = frozen.plan
         facts["ceilings"] = frozen.ceilings
         facts["work"] = frozen.work
-        facts["training"] = train.train(session, frozen.plan, data, resume=resuming)
+        facts["training"] = train.train(session, frozen.plan, resume=resuming)
         if facts["training"]["stopped"] == "interrupted":
             raise Interrupted("interrupted; the checkpoint is saved")
         forecast.remember(session.job, frozen.plan, frozen.work, frozen.ceilings, facts["training"])
         facts["baselines"] = train.baselines(session, frozen.plan)
         if "compress" in stages:
-            facts["compression"] = shrink.shrink(session, frozen.plan)
+            facts["compression"] = shrink.shrink(session)
         if "serve" in stages:
             facts["completion"] = answer.answer(session)
 

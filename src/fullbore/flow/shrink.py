@@ -12,10 +12,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from fullbore.compress import run as compression
+from fullbore.data.feed import once
 from fullbore.flow import materials
 from fullbore.flow.materials import Materials
 from fullbore.flow.session import Session
-from fullbore.data.feed import once
 from fullbore.record import artifact
 from fullbore.record.artifact import Artifact
 from fullbore.record.ledger import State
@@ -26,7 +26,7 @@ from fullbore.spec.compress import CompressSection
 _BATCH = 32
 
 
-def shrink(session: Session, plan: Any) -> list[dict[str, Any]]:
+def shrink(session: Session) -> list[dict[str, Any]]:
     """Compress the run's model; returns the table's rows as plain data."""
     section = session.job.compress
     assert section is not None

@@ -21,7 +21,6 @@ from fullbore.flow import materials
 from fullbore.flow.session import Session
 from fullbore.models import ngram, tasks, weights
 from fullbore.record import artifact, read
-from fullbore.record.artifact import Artifact
 from fullbore.record.ledger import State
 from fullbore.record.progress import Progress
 from fullbore.record.span import Recorder
@@ -30,7 +29,7 @@ from fullbore.spec.plan import Plan
 from fullbore.train import loop
 
 
-def train(session: Session, plan: Plan, shards: Artifact, *, resume: bool) -> dict[str, Any]:
+def train(session: Session, plan: Plan, *, resume: bool) -> dict[str, Any]:
     """Train as planned; returns the summary that rank 0 kept beside the model artifact it wrote."""
     paths = session.run.paths
     with session.stage("train") as facts:
@@ -118,12 +117,12 @@ def baselines(session: Session, plan: Plan) -> dict[str, float]:
         if prepared.vocabulary is None or per_token is None or not shards.rows("validation"):
             raise InputError("task.baselines: there is no validation text to judge on", hint="set data.validation")
         positions = np.arange(min(plan.steps * section.global_batch_size, shards.rows("train")))
-        trained = shards.gather("train", Order(section.seed, shards.rows("train")).ids(positions))["tokens"]
-        judged = shards.gather("validation", np.arange(shards.rows("validation")))["tokens"]
+        trained = np.asarray(shards.gather("train", Order(section.seed, shards.rows("train")).ids(positions))["tokens"])
+        judged = np.asarray(shards.gather("validation", np.arange(shards.rows("validation")))["tokens"])
         judged_bytes = per_token * judged.shape[0] * (judged.shape[1] - 1)
         size = prepared.vocabulary.vocabulary_size
         orders: dict[str, Literal[2, 3]] = {"bigram": 2, "trigram": 3}
-        found = {
+        found: dict[str, float] = {
             name: ngram.bits_per_byte(trained, judged, orders[name], size, judged_bytes) for name in task.baselines
         }
         facts["detail"] = ", ".join(f"{name} {value:.3f} bits per byte" for name, value in found.items())
