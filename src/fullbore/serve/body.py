@@ -34,7 +34,7 @@ def declared_length(request: Request) -> int:
 
 
 def too_large(limit: int) -> ApiError:
-    return ApiError(413, f"the request body is larger than {limit} bytes (serve.body_bytes)", code="bodytoo_large")
+    return ApiError(413, f"the request body is larger than {limit} bytes (serve.body_bytes)", code="body_too_large")
 
 
 def parse_object(body: bytes) -> dict[str, Any]:

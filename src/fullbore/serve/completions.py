@@ -74,7 +74,7 @@ def understand(body: bytes, catalogue: Catalogue, section: ServeSection) -> Aske
     served = catalogue.language_model(wanted.model)
     max_tokens = 16 if wanted.max_tokens is None else wanted.max_tokens
     if max_tokens > section.max_tokens:
-        raise invalid(f"max_tokens: found {max_tokens}, expected at most {section.max_tokens}", "max_tokens")
+        raise invalid(f"max_tokens: found {kind_of(max_tokens)}, expected at most {section.max_tokens}", "max_tokens")
     stop, seed = _stops(wanted.stop), secrets.randbits(62) if wanted.seed is None else wanted.seed
     prompts = tuple(
         Generate(

@@ -39,7 +39,7 @@ class Gate:
         self.lane = lane
         self._section = section
         self._metrics = metrics
-        self._held = 0
+        self._held: dict[Request, int] = {}
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="fullbore-gate")
 
     def deadline(self) -> float:
@@ -56,8 +56,19 @@ class Gate:
         require_json(request)
         if declared_length(request) > limit:
             raise too_large(limit)
-        held = _SMALLEST_BODY
-        self._hold(held)
+        try:
+            self._hold(request, _SMALLEST_BODY)
+            yield await self._read(request, limit, deadline)
+        finally:
+            del self._held[request]
+
+    def _hold(self, request: Request, size: int) -> None:
+        """Count a body; one alone is always taken, so that the lane can tell whether it could ever fit."""
+        self._held[request] = self._held.get(request, 0) + size
+        if len(self._held) > 1 and sum(self._held.values()) > self._section.queue_bytes:
+            raise Full("bytes", self._section.queue_bytes, 1.0)
+
+    async def _read(self, request: Request, limit: int, deadline: float) -> bytes:
         chunks: list[bytes] = []
         size = 0
         try:
@@ -66,21 +77,13 @@ class Gate:
                     size += len(chunk)
                     if size > limit:
                         raise too_large(limit)
-                    self._hold(len(chunk))
-                    held += len(chunk)
+                    self._hold(request, len(chunk))
                     chunks.append(chunk)
-            yield b"".join(chunks)
         except TimeoutError:
             raise ApiError(408, "the request body did not arrive in time", code="body_timeout") from None
         except ClientDisconnect:
             raise Abandoned from None
-        finally:
-            self._held -= held
-
-    def _hold(self, count: int) -> None:
-        if self._held + count > self._section.queue_bytes + _SMALLEST_BODY:
-            raise Full("bytes", self._section.queue_bytes, 1.0)
-        self._held += count
+        return b"".join(chunks)
 
     async def prepare(self, work: Callable[..., T], *arguments: Any) -> T:
         """Run parsing and tokenising off the event loop, one request after the other."""

@@ -29,8 +29,8 @@ from fullbore.serve.requests import Completion, Generate, Predict, Predicted, sh
 from fullbore.spec.serve import ServeSection
 
 _MOST_ROWS = 4096
-_RANGES = {"UINT8": (0, 255), "INT64": (-(2**63), 2**63 - 1), "FP32": (-3.4028235e38, 3.4028235e38)}
-_DTYPES = {"UINT8": np.uint8, "INT64": np.int64, "FP32": np.float32}
+_RANGES = {"UINT8": (0, 255), "FP32": (-3.4028235e38, 3.4028235e38)}
+_DTYPES = {"UINT8": np.uint8, "FP32": np.float32}
 _STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
@@ -108,7 +108,7 @@ def outputs(served: Served) -> dict[str, tuple[str, list[int]]]:
     if served.generates:
         return {"text": ("BYTES", [-1])}
     if served.loaded.task.kind == "regression":
-        return {"value": ("FP32", [-1])}
+        return {"value": ("FP64", [-1])}
     classes = served.loaded.sizes.classes or 0
     return {"label": ("BYTES", [-1]), "score": ("FP32", [-1]), "logits": ("FP32", [-1, classes])}
 
@@ -142,7 +142,9 @@ def _continuations(
     texts: Sequence[str], how: _Parameters, served: Served, section: ServeSection
 ) -> tuple[Generate | Predict, ...]:
     if how.max_tokens > section.max_tokens:
-        raise invalid(f"max_tokens: found {how.max_tokens}, expected at most {section.max_tokens}", "max_tokens")
+        raise invalid(
+            f"max_tokens: found {kind_of(how.max_tokens)}, expected at most {section.max_tokens}", "max_tokens"
+        )
     seed = secrets.randbits(62) if how.seed is None else how.seed
     return tuple(
         Generate(

@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from fullbore.base.errors import MachineLacks, RunFailed
 from fullbore.models.weights import LoadedModel
 from fullbore.serve.api import application
+from fullbore.serve.backends.torch import fastest_threads
 from fullbore.serve.lane import Lane
 from fullbore.spec.serve import ServeSection
 
@@ -36,8 +37,9 @@ def serve(models: Models | Callable[[], Models], section: ServeSection, *, ready
     Raises MachineLacks if the port cannot be had, UsageError for models that cannot be served.
     """
     with _bound(section) as listener:
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
-        app = application(models() if callable(models) else models, section)
+        loaded = models() if callable(models) else models
+        torch.set_num_threads(fastest_threads(loaded, len(os.sched_getaffinity(0))))
+        app = application(loaded, section)
         with _port_errors(section):
             listener.listen(_BACKLOG)
         server = _Server(app, section, lambda: ready(_url(section.host, listener)))

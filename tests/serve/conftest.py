@@ -1,18 +1,27 @@
-"""Tiny real models, built once: a language model, two classifiers, a regression."""
+"""Tiny real models, saved and loaded once, and a server of them all."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
+import pytest
 import torch
 
 from fullbore.models import tokenizer, weights
 from fullbore.models.build import Sizes, build
 from fullbore.models.weights import LoadedModel
+from fullbore.serve.run import background
 from fullbore.spec.data import TokenizerSection
 from fullbore.spec.model import DecoderModel, MLPModel, ModelSection, ResNetModel, TaskSection, TextCNNModel
+from fullbore.spec.serve import ServeSection
 
-TEXTS = ["def add(a, b):\n    return a + b\n", "中文也是一等公民。\n", "the quick brown fox jumps over the lazy dog\n"] * 20
+TEXTS = [
+    "def add(a, b):\n    return a + b\n",
+    "中文也是一等公民。\n",
+    "the quick brown fox jumps over the lazy dog\n",
+] * 20
 CONTEXT = 256
 
 
@@ -69,3 +78,38 @@ def regression(folder: Path) -> LoadedModel:
 def tabular_classifier(folder: Path) -> LoadedModel:
     sizes = Sizes(features=4, classes=3)
     return save(folder, MLPModel(kind="mlp", hidden=(16,)), TaskSection(kind="classification"), sizes)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("served")
+
+
+@pytest.fixture(scope="session")
+def models(folder: Path) -> dict[str, LoadedModel]:
+    vocabulary = make_tokenizer(folder / "tokenizer")
+    return {
+        "lm": language_model(folder / "lm", vocabulary),
+        "spam": text_classifier(folder / "spam", vocabulary),
+        "fashion": image_classifier(folder / "fashion"),
+        "diabetes": regression(folder / "diabetes"),
+        "digits": tabular_classifier(folder / "digits"),
+    }
+
+
+@pytest.fixture(scope="session")
+def slow_model(folder: Path, models: dict[str, LoadedModel]) -> LoadedModel:
+    """A language model large enough that 200 of its tokens take a noticeable time."""
+    return language_model(folder / "slow", folder / "tokenizer", width=128, layers=8)
+
+
+@pytest.fixture(scope="session")
+def url(models: dict[str, LoadedModel]) -> Iterator[str]:
+    with background(models, ServeSection(max_tokens=200, body_bytes=1 << 20)) as url:
+        yield url
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=url, timeout=30) as client:
+        yield client
