@@ -80,7 +80,8 @@ def test_any_architecture_is_traced_without_weights(tmp_path: Path, name: str, k
     assert found.parameters == sum(parameter.numel() for parameter in module.parameters())
     assert flops(found, "attention") > 0 or any(operation.name == "bmm" for operation in found.operations)
     again = work(module, task, sizes)
-    assert again == found
+    assert again.parameters == found.parameters
+    assert again.forward_flops == pytest.approx(found.forward_flops)
     assert Work.from_json(found.to_json()) == found
 
 
