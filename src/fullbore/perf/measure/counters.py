@@ -33,6 +33,7 @@ def sample(before: Reading, after: Reading, interval: float, cores: int) -> dict
     seconds: length of the sample
     late: seconds by which it exceeds the `interval` asked for (a stopped or starved process cannot sample itself)
     cpu_self, cpu_others, steal, iowait, cpu_available: cores; cpu_available is what the others left to this tree
+    cpu_waiting: threads of this tree that were ready to run and had no core
     rss, memory_available: bytes
     read_bytes_per_second, write_bytes_per_second, major_faults_per_second
     stopped: processes of the tree held by a signal
@@ -46,6 +47,7 @@ def sample(before: Reading, after: Reading, interval: float, cores: int) -> dict
         used = max(0.0, two.cpu - one.cpu) / seconds
         found |= {
             "cpu_self": used,
+            **({} if None in (one.waiting, two.waiting) else {"cpu_waiting": _grown(one, two) / seconds}),
             "rss": two.rss,
             "read_bytes_per_second": max(0, two.read_bytes - one.read_bytes) / seconds,
             "write_bytes_per_second": max(0, two.write_bytes - one.write_bytes) / seconds,
@@ -69,6 +71,10 @@ def sample(before: Reading, after: Reading, interval: float, cores: int) -> dict
             for resource, total in after.pressure.items()
         }
     return found
+
+
+def _grown(one: proc.TreeTimes, two: proc.TreeTimes) -> float:
+    return max(0.0, (two.waiting or 0.0) - (one.waiting or 0.0))
 
 
 class Counters:

@@ -104,6 +104,8 @@ class TreeTimes:
 
     cpu: float
     """Core-seconds."""
+    waiting: float | None
+    """Thread-seconds ready to run without a core to run on (living threads only); none: this kernel does not tell."""
     major_faults: int
     rss: int
     """Bytes resident; memory that processes share counts once each."""
@@ -138,7 +140,7 @@ class Tree:
 
     def times(self) -> TreeTimes | None:
         """Sums over the tree; none where there is no /proc."""
-        cpu = faults = rss = read_bytes = write_bytes = processes = stopped = 0
+        cpu = waiting = faults = rss = read_bytes = write_bytes = processes = stopped = 0
         for pid in self.members():
             fields = _stat(pid)
             if len(fields) < 22:
@@ -148,6 +150,7 @@ class Tree:
             faults += int(fields[9]) + int(fields[10])
             cpu += sum(map(int, fields[11:15]))
             rss += int(fields[21]) * _PAGE
+            waiting += _waiting(pid)
             for line in read(f"/proc/{pid}/io").splitlines():
                 name, _, value = line.partition(": ")
                 if name == "read_bytes":
@@ -156,12 +159,23 @@ class Tree:
                     write_bytes += int(value)
         if not processes:
             return None
-        return TreeTimes(cpu / _TICKS, faults, rss, read_bytes, write_bytes, processes, stopped)
+        delayed = waiting / 1e9 if waiting else None
+        return TreeTimes(cpu / _TICKS, delayed, faults, rss, read_bytes, write_bytes, processes, stopped)
 
 
 def _stat(pid: int) -> list[str]:
     """The fields of /proc/<pid>/stat from the third (state) on."""
     return read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+
+
+def _waiting(pid: int) -> int:
+    """Nanoseconds on run queues, summed over a process's threads (Documentation/scheduler/sched-stats.rst)."""
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return 0
+    fields = (read(f"/proc/{pid}/task/{thread}/schedstat").split() for thread in threads)
+    return sum(int(each[1]) for each in fields if len(each) == 3)
 
 
 def _parent(pid: int) -> int:

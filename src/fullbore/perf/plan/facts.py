@@ -39,9 +39,10 @@ class Usage:
     iowait: float = 0.0
     read_rate: float = 0.0
     write_rate: float = 0.0
-    cpu_pressure: float | None = None
-    """Share of the time in which some task waited for a core; none: this kernel does not tell."""
+    cpu_waiting: float | None = None
+    """Threads of ours that were ready to run and had no core; none: this kernel does not tell."""
     io_pressure: float | None = None
+    """Share of the time in which some task of the machine waited for a disk; none: this kernel does not tell."""
     held: float = 0.0
     """Seconds in which the process did not run although nobody else kept it from it: stopped by a signal."""
 
@@ -141,23 +142,24 @@ def _usage(sample: Mapping[str, Any], seconds: float, share: float) -> Usage:
         iowait=float(sample.get("iowait", 0.0)),
         read_rate=float(sample.get("read_bytes_per_second", 0.0)),
         write_rate=float(sample.get("write_bytes_per_second", 0.0)),
-        cpu_pressure=pressure.get("cpu"),
+        cpu_waiting=sample.get("cpu_waiting"),
         io_pressure=pressure.get("io"),
         held=share * _held(sample),
     )
 
 
 def _held(sample: Mapping[str, Any]) -> float:
-    """Seconds of a sample in which the process was stopped: the sampler came late, and neither we, nor others on our
-    cores, nor the disk used the time."""
-    seconds, cores = float(sample["seconds"]), float(sample.get("cores", 1))
+    """Seconds of a sample in which the process was stopped: the sampler came late, and in that time our threads neither
+    ran nor stood ready. Where the kernel does not count the latter, others must not have had all cores."""
+    seconds, late = float(sample["seconds"]), float(sample.get("late", 0.0))
     if sample.get("stopped"):
         return seconds
-    late = float(sample.get("late", 0.0))
-    ours = float(sample.get("cpu_self", 0.0)) * seconds
-    lost = (float(sample.get("cpu_others", 0.0)) + float(sample.get("steal", 0.0))) / cores
-    waited = float(sample.get("iowait", 0.0))
-    if "cpu_self" not in sample or late < 0.5 or lost > 0.9 or waited > 0.5:
+    if "cpu_self" not in sample or late < 0.5 or float(sample.get("iowait", 0.0)) > 0.5:
+        return 0.0
+    ours = float(sample["cpu_self"]) * seconds
+    if "cpu_waiting" in sample:
+        ours += float(sample["cpu_waiting"]) * seconds
+    elif float(sample.get("cpu_others", 0.0)) + float(sample.get("steal", 0.0)) > 0.9 * float(sample.get("cores", 1)):
         return 0.0
     return max(0.0, min(late, seconds - ours))
 
@@ -182,7 +184,7 @@ def _average(parts: Sequence[Usage]) -> Usage:
         iowait=mean(part.iowait for part in parts),
         read_rate=mean(part.read_rate for part in parts),
         write_rate=mean(part.write_rate for part in parts),
-        cpu_pressure=known([part.cpu_pressure for part in parts]),
+        cpu_waiting=known([part.cpu_waiting for part in parts]),
         io_pressure=known([part.io_pressure for part in parts]),
         held=sum(part.held for part in parts),
     )

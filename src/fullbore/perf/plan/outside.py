@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from fullbore.base.units import format_bytes, format_seconds, format_share
+from fullbore.base.units import format_bytes, format_seconds
 from fullbore.perf.plan.advise import Advice, gain
 from fullbore.perf.plan.cause import COMPUTE, Cause
 from fullbore.perf.plan.facts import Facts, Usage
 from fullbore.record.ledger import Ledger, State
 
+_MOVING = 64e3
+"""Bytes/s of a disk below which a run's own traffic is its bookkeeping."""
 _WAITING = (State.COMMUNICATION, State.STRAGGLER)
 
 
@@ -24,38 +26,41 @@ def outside(facts: Facts, states: Sequence[str]) -> list[Cause]:
 
 def _held(facts: Facts, states: Sequence[str]) -> Cause | None:
     usage = facts.used(states)
-    total = facts.seconds(*states)
+    told = format_seconds(usage.held)
     change = "let the process run: something sends it SIGSTOP (a debugger, a terminal's Ctrl-Z, a batch system)"
     return Cause(
         "stopped process",
         usage.held,
-        f"the process being stopped for {format_seconds(usage.held)}",
-        (f"for {format_seconds(usage.held)} the process used no CPU, and others used {usage.cpu_others:.1f} of "
-         f"{facts.cores} cores: it was ready to run and not allowed to",),
-        (Advice(change, "", gain(total, usage.held)),),
-    )  # fmt: skip
+        f"the process being stopped for {told}",
+        (f"for {told} its threads used no CPU and asked for none: it was not allowed to run",),
+        (Advice(change, "", gain(facts.seconds(*states), usage.held)),),
+    )
 
 
 def wanted_cores(facts: Facts, state: str, usage: Usage) -> float:
-    """Cores that the work of a state could use: the plan's threads, else what it was seen to use, rounded up."""
+    """Cores that the work of a state could use: the plan's threads, else as many threads as ran or wanted to."""
     if state in COMPUTE and facts.plan is not None:
         return min(facts.cores, facts.plan.threads * facts.plan.world_size)
-    return max(1.0, min(facts.cores, math.ceil(usage.cpu_self - 0.15)))
+    return max(1.0, min(facts.cores, math.ceil(usage.cpu_self + (usage.cpu_waiting or 0.0) - 0.15)))
 
 
 def lost_to_others(facts: Facts, state: str) -> float:
-    """Seconds of a state lost because other processes had the cores: the cores were all taken, ours were fewer than the
-    work could use, and never more was lost than others took or than some task stood waiting for a core."""
+    """Seconds of a state in which its work stood ready and other processes had the cores.
+
+    Where the kernel counts how long our threads stood ready, that is it, as far as others used so much. Elsewhere: all
+    cores were taken, and ours were fewer than the work could use.
+    """
     usage = facts.usage.get(state)
     if usage is None or usage.cpu_others < 0.15:
         return 0.0
-    if usage.cpu_self + usage.cpu_others + usage.steal < 0.85 * facts.cores:
-        return 0.0
     wanted = wanted_cores(facts, state, usage)
-    lost = min(1 - usage.cpu_self / wanted, usage.cpu_others / wanted)
-    if usage.cpu_pressure is not None:
-        lost = min(lost, usage.cpu_pressure)
-    return max(0.0, lost) * facts.seconds(state)
+    if usage.cpu_waiting is not None:
+        lost = min(usage.cpu_waiting, usage.cpu_others) / wanted
+    elif usage.cpu_self + usage.cpu_others + usage.steal < 0.85 * facts.cores:
+        return 0.0
+    else:
+        lost = min(1 - usage.cpu_self / wanted, usage.cpu_others / wanted)
+    return min(1.0, max(0.0, lost)) * facts.seconds(state)
 
 
 def _neighbour(facts: Facts, states: Sequence[str]) -> Cause | None:
@@ -65,12 +70,13 @@ def _neighbour(facts: Facts, states: Sequence[str]) -> Cause | None:
     if not hit:
         return None
     usage = facts.used(hit)
+    wanted = max(wanted_cores(facts, state, facts.usage[state]) for state in hit)
     evidence = [
-        f"other processes used {usage.cpu_others:.1f} of {facts.cores} cores, this run had {usage.cpu_self:.1f} of the "
-        f"{max(wanted_cores(facts, state, facts.usage[state]) for state in hit):.0f} that it could use"
+        f"other processes used {usage.cpu_others:.1f} of {facts.cores} cores, "
+        f"this run had {usage.cpu_self:.1f} of the {wanted:.0f} that it could use"
     ]
-    if usage.cpu_pressure is not None:
-        evidence.append(f"a task stood waiting for a core {format_share(usage.cpu_pressure)} of the time")
+    if usage.cpu_waiting is not None:
+        evidence.append(f"{usage.cpu_waiting:.1f} of its threads stood ready without a core, on average")
     change = f"stop or move the other processes: they use {usage.cpu_others:.1f} of {facts.cores} cores"
     because = f"other processes on the same cores ({usage.cpu_others:.1f} of {facts.cores})"
     return Cause("neighbour", seconds, because, tuple(evidence), (Advice(change, "", gain(total, seconds)),))
@@ -90,28 +96,43 @@ def _steal(facts: Facts, states: Sequence[str]) -> Cause | None:
     )
 
 
+def _idle(usage: Usage) -> float:
+    """Share of a state's time in which none of our threads ran, wanted to run, or was stopped."""
+    held = usage.held / usage.seconds if usage.seconds else 0.0
+    return max(0.0, 1 - usage.cpu_self - (usage.cpu_waiting or 0.0) - held)
+
+
+def _disk_wait(usage: Usage) -> float:
+    """Share of the time in which the machine waited for a disk, if we moved bytes to or from one."""
+    moved = usage.read_rate + usage.write_rate
+    return max(usage.io_pressure or 0.0, min(1.0, usage.iowait)) if moved > _MOVING else 0.0
+
+
 def _disk(facts: Facts, states: Sequence[str]) -> Cause | None:
-    """Time in states that read or write in which the disk was waited for and our cores were idle."""
+    """Time in states that read or write in which our threads had nothing to do because a disk was waited for: told by
+    the kernel, or, where we write and nothing else is waited for, by being idle (remote and FUSE file systems)."""
     waits: dict[str, float] = {}
-    for state in states:
+    for state in (State.READ, State.PACK, State.TOKENISE, State.CHECKPOINT, State.DATA_WAIT):
         usage = facts.usage.get(state)
-        if usage is not None and state in (State.READ, State.PACK, State.TOKENISE, State.CHECKPOINT, State.DATA_WAIT):
-            stalled = max(usage.io_pressure or 0.0, min(1.0, usage.iowait))
-            if stalled > 0.2:
-                waits[state] = facts.seconds(state) * min(stalled, max(0.0, 1 - usage.cpu_self))
-    seconds = sum(waits.values())
-    if not seconds:
+        if state not in states or usage is None:
+            continue
+        idle, told = _idle(usage), _disk_wait(usage)
+        share = idle if state in (State.PACK, State.CHECKPOINT) and idle > 0.5 else min(idle, told)
+        if share > 0.2:
+            waits[state] = facts.seconds(state) * share
+    if not waits:
         return None
-    usage = facts.used(list(waits))
+    seconds, usage = sum(waits.values()), facts.used(list(waits))
     rates = (
         f"{format_bytes(usage.read_rate)}/s read, {format_bytes(usage.write_rate)}/s written while it was waited for"
     )
     if facts.ceilings is not None:
-        rates += f"; measured when idle: {format_bytes(facts.ceilings.disk_read)}/s and "
+        rates += f"; measured before: {format_bytes(facts.ceilings.disk_read)}/s and "
         rates += f"{format_bytes(facts.ceilings.disk_write)}/s"
+    evidence = (f"{usage.cpu_self:.2f} of {facts.cores} cores used meanwhile", rates)
     worst = max(waits, key=lambda state: waits[state])
     advice = Advice("put the runs folder and the data on a faster disk", "", gain(facts.seconds(*states), seconds))
-    return Cause("disk", seconds, f"the disk, waited for in {worst}", (rates,), (advice,))
+    return Cause("disk", seconds, f"the disk, waited for in {worst}", evidence, (advice,))
 
 
 def _source(facts: Facts, states: Sequence[str]) -> Cause | None:
@@ -119,8 +140,7 @@ def _source(facts: Facts, states: Sequence[str]) -> Cause | None:
     usage = facts.usage.get(State.READ)
     if State.READ not in states or usage is None:
         return None
-    idle = max(0.0, 1 - usage.cpu_self - max(usage.io_pressure or 0.0, min(1.0, usage.iowait)))
-    seconds = facts.seconds(State.READ) * idle - usage.held
+    seconds = facts.seconds(State.READ) * max(0.0, _idle(usage) - _disk_wait(usage))
     if seconds < 0.1:
         return None
     name = facts.source or "the source"
