@@ -119,6 +119,12 @@ def clock(seconds: float) -> str:
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 
 
+def step_scale(steps: int) -> Scale:
+    """From zero to `steps`, ticks at whole steps."""
+    found = scale((0.0, float(max(1, steps))), tight=True)
+    return Scale(found.low, found.high, tuple(tick for tick in found.ticks if tick == int(tick)))
+
+
 def time_scale(seconds: float) -> Scale:
     """From zero to `seconds`, ticks at round seconds, minutes or hours."""
     end = max(seconds, 1e-3)
@@ -274,14 +280,14 @@ def _mark_line(mark: Mark, up: Scale) -> str:
 
 
 def _mark_labels(marks: Sequence[Mark], up: Scale) -> str:
-    """Above their lines; below where the next label would be in the way."""
-    spans, above = "", 1000.0
+    """Above their lines at the right end, at the left end where the label above would be in the way."""
+    spans, last, left = "", 1000.0, False
     for mark in sorted(marks, key=lambda mark: -mark.value):
         place = up.percent(mark.value)
-        below = above - place < 9 or place > 93
-        above = place - 9 if below else place
-        side = "below" if below else "above"
-        spans += f'<span class="marked {side}" style="top:{100 - place:.2f}%">{escape(mark.label)}</span>'
+        left = last - place < 10 and not left
+        last = place
+        sides = f"{'left' if left else 'right'} {'below' if place > 93 else 'above'}"
+        spans += f'<span class="marked {sides}" style="top:{100 - place:.2f}%">{escape(mark.label)}</span>'
     return spans
 
 

@@ -125,7 +125,9 @@ def _take_metric(event: Mapping[str, Any], seen: Reading) -> None:
         value = None if name in ("t", "rank", "step", "kind") else number(item)
         known = (name, split) in seen.metrics or len(seen.metrics) < METRICS
         if step is not None and value is not None and known:
-            seen.metrics.setdefault((name, split), Sampler()).add(step, value)
+            sampler = seen.metrics.setdefault((name, split), Sampler())
+            sampler.rewind(step - 0.5)
+            sampler.add(step, value)
 
 
 def _take_step(event: Mapping[str, Any], seen: Reading) -> None:

@@ -86,23 +86,23 @@ def tenths(values: Sequence[float]) -> list[float]:
 def learning(view: View) -> str:
     """Loss and metrics by step, with what they are to beat."""
     names = list(dict.fromkeys(name for name, _ in view.metrics if name not in ("loss", "samples", "units")))
-    judged = quality(view)
+    judged, across = quality(view), charts.step_scale(view.step_count)
     names.sort(key=lambda name: name != judged)
     lines = [Line("training", _INK, view.steps.get("loss", Series()))]
     lines += _splits(view, "loss")
     drawn = (
-        charts.line_chart("Loss", lines, unit=f"per {view.unit}, lower is better")
+        charts.line_chart("Loss", lines, unit=f"per {view.unit}, lower is better", x=across)
         if any(line.series for line in lines)
         else ""
     )
     for name in names[:3]:
         marks = [Mark(f"{k} {charts.plain(v)}", v) for k, v in baselines(view)] if name == judged else []
         drawn += charts.line_chart(
-            name.replace("_", " ").capitalize(), _splits(view, name), unit=_better(name), marks=marks
+            name.replace("_", " ").capitalize(), _splits(view, name), unit=_better(name), marks=marks, x=across
         )
     for name, label in (("learning_rate", "Learning rate"), ("gradient_norm", "Gradient norm")):
         if series := view.steps.get(name):
-            drawn += charts.line_chart(label, [Line("", _INK, series)], unit="", short=True)
+            drawn += charts.line_chart(label, [Line("", _INK, series)], unit="", short=True, x=across)
     return f'<div class="pair">{drawn}</div>{_thinned(view.steps.get("loss", Series()), "steps")}' if drawn else ""
 
 
@@ -133,7 +133,13 @@ def throughput(view: View) -> str:
     rate = view.steps.get("rate", Series())
     if not rate:
         return ""
-    drawn = charts.line_chart("Throughput", [Line("", _INK, rate)], unit=f"{view.units}/s", include=(0.0,))
+    drawn = charts.line_chart(
+        "Throughput",
+        [Line("", _INK, rate)],
+        unit=f"{view.units}/s",
+        x=charts.step_scale(view.step_count),
+        include=(0.0,),
+    )
     if view.timelines and view.timelines[0].shares:
         shares = view.timelines[0].shares
         waits = shares.get("data wait", (0.0,) * len(next(iter(shares.values()))))

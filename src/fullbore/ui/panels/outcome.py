@@ -140,7 +140,7 @@ def flow(view: View) -> str:
             f'<li class="{kind}"><svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true">'
             f'<path d="{_pipe(entry, own, leave)}"/></svg><b>{said(stage.name, 40)}</b>'
             f'<span class="time">{time}</span> <span class="quiet">{share}</span>'
-            f"<small>{said(stage.detail, 160)}</small></li>"
+            f'<small title="{said(stage.detail, 400)}">{said(stage.detail, 160)}</small></li>'
         )
     return f'<ol class="ribbon">{pieces}</ol>' if pieces else ""
 
