@@ -133,15 +133,15 @@ def _finish(
     failure: BaseException | None,
     write_report: WriteReport | None,
 ) -> dict[str, Any]:
-    from fullbore.flow.result import assemble
-
     recorder, folder = session.recorder, session.run
     status = "done" if failure is None else "failed"
     if isinstance(failure, Interrupted | KeyboardInterrupt):
         status = "interrupted"
-    result = assemble(session, facts, status, failure, before + recorder.ledger())
-    recorder.event("end", status=status)
     with recorder.state(State.REPORT):
+        from fullbore.flow.result import assemble
+
+        result = assemble(session, facts, status, failure, before + recorder.ledger())
+        recorder.event("end", status=status)
         folder.finish(result)
         if write_report is not None:
             recorder.settle()

@@ -1,0 +1,152 @@
+"""Real jobs run by the real program in a process of its own, in a folder of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FULLBORE = Path(sys.executable).with_name("fullbore")
+
+TINY = """
+name = "tiny"
+[data]
+source = "python://stdlib"
+format = "text"
+include = ["json/*.py", "email/*.py", "http/*.py"]
+validation = "20%"
+[tokenizer]
+vocabulary_size = 300
+[task]
+kind = "causal_lm"
+baselines = ["bigram", "trigram"]
+[model]
+kind = "decoder"
+width = 32
+layers = 2
+heads = 2
+[train]
+budget = "30 steps"
+global_batch_size = 8
+sequence_length = 32
+threads = 1
+precision = "fp32"
+evaluate_every = 10
+checkpoint_every = 5
+evaluate_samples = 64
+[compress]
+samples = 64
+[serve]
+prompt_tokens = 8
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    stdout: str
+    stderr: str
+    seconds: float
+    """From before exec to after exit, taken from outside."""
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        return dict(json.loads(self.stdout.splitlines()[-1]))
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A folder with its own runs and caches, and the program to use in it."""
+
+    folder: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        own = {"FULLBORE_RUNS": str(self.folder / "runs"), "XDG_CACHE_HOME": str(self.folder / "cache")}
+        return {**os.environ, **own, "NO_COLOR": "1"}
+
+    def job(self, text: str = TINY, name: str = "job.toml") -> Path:
+        path = self.folder / name
+        path.write_text(text)
+        return path
+
+    def start(self, *arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [FULLBORE, *map(str, arguments)],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+
+    def run(self, *arguments: str | Path, **options: Any) -> Outcome:
+        began = time.monotonic()
+        process = self.start(*arguments, **options)
+        stdout, stderr = process.communicate(timeout=300)
+        return Outcome(process.returncode, stdout, stderr, time.monotonic() - began)
+
+    def done(self, *arguments: str | Path) -> dict[str, Any]:
+        outcome = self.run(*arguments, "--json")
+        assert outcome.code == 0, outcome.stderr
+        return outcome.answer
+
+    def events(self, run: str, kind: str) -> list[dict[str, Any]]:
+        lines = (self.folder / "runs" / run / "events.jsonl").read_bytes().splitlines()
+        found = []
+        for line in lines:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if event["kind"] == kind:
+                found.append(event)
+        return found
+
+    def runs(self) -> list[str]:
+        folder = self.folder / "runs"
+        return sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
+
+    def losses(self, run: str) -> dict[int, float]:
+        """The last loss of each step: a step after a resumed checkpoint is taken again."""
+        return {event["step"]: event["loss"] for event in self.events(run, "step")}
+
+    def wait_for(self, process: subprocess.Popen[str], kind: str, count: int = 1) -> str:
+        """Until the newest run has written `count` events of a kind; its name."""
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            names = self.runs()
+            if names and (self.folder / "runs" / names[-1] / "events.jsonl").exists():
+                if len(self.events(names[-1], kind)) >= count:
+                    return names[-1]
+            time.sleep(0.02)
+        raise AssertionError(f"no {kind}: {process.communicate()[1]}" if process.poll() is not None else f"no {kind}")
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, dict[str, Any], Outcome]:
+    """One tiny language model, run once for all tests that only look at it."""
+    bench = Bench(tmp_path_factory.mktemp("finished"))
+    outcome = bench.run("run", bench.job(), "--json", "--name", "tiny-run")
+    assert outcome.code == 0, outcome.stderr
+    return bench, outcome.answer, outcome
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
