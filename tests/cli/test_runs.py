@@ -84,7 +84,7 @@ def test_runs_show_says_it_all(here: Path, capsys: pytest.CaptureFixture[str]) -
     text = said(capsys, "runs", "show", "one")
     for part in (
         "one (toy): done in 1 min 40 s", "600 files", "bits per byte", "2.125", "bigram baseline", "12.3k tokens/s",
-        "42.0%", "→ bf16", "fastest within 1 %", "Where the time went", "Limited by data loading: 30 % of the time.",
+        "42.0%", "✓ bf16", "fastest within 1 %", "Where the time went", "Limited by data loading: 30 % of the time.",
         "the queue was empty", "step seconds", "+25%", "return x", "fullbore serve one", "runs/one/artifacts",
     ):  # fmt: skip
         assert part in text, part

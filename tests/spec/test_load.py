@@ -146,8 +146,8 @@ def test_a_job_loads_itself(here: Path) -> None:
 def test_a_section_alone() -> None:
     section = load_section("serve", {"port": 1}, {"serve.prompt": "x"})
     assert isinstance(section, ServeSection) and (section.port, section.prompt) == (1, "x")
-    with pytest.raises(JobError, match=r"--set serve\.prott: unknown key; did you mean port"):
-        load_section("serve", {}, {"serve.prott": "1"})
+    with pytest.raises(JobError, match=r"--set serve\.batch_sise: unknown key; did you mean batch_size"):
+        load_section("serve", {}, {"serve.batch_sise": "1"})
     with pytest.raises(JobError, match=r"--set data\.source: missing"):
         load_section("data", {}, {})
     with pytest.raises(JobError, match=r"--set train\.seed: only serve\.\* settings"):

@@ -49,6 +49,8 @@ def number(value: Any, unit: str = "") -> str:
         return "–"
     if not isinstance(value, int | float) or isinstance(value, bool):
         return str(value)
+    if unit == "share":
+        return format_share(value)
     if unit in ("s", "seconds"):
         return format_seconds(value)
     if unit in ("B", "bytes"):
@@ -87,12 +89,12 @@ def busy(value: Mapping[str, Any], ink: Ink) -> list[str]:
     return ["", ink.bold("Busy beside it"), *table(rows, right=(1, 2))] if rows else []
 
 
-def verdict(value: Mapping[str, Any] | None, ink: Ink) -> list[str]:
+def verdict(value: Mapping[str, Any] | None, ink: Ink, title: str = "What limited it") -> list[str]:
     """What limited the run, and by what it is known."""
     if not value:
         return []
     evidence = [f"  · {line}" for line in value.get("evidence", [])]
-    return ["", ink.bold("What limited it"), f"  {value.get('sentence', '')}", *(ink.dim(line) for line in evidence)]
+    return ["", ink.bold(title), f"  {value.get('sentence', '')}", *(ink.dim(line) for line in evidence)]
 
 
 def advice(value: Mapping[str, Any] | None, ink: Ink) -> list[str]:
@@ -111,12 +113,16 @@ def advice(value: Mapping[str, Any] | None, ink: Ink) -> list[str]:
     return lines
 
 
+def _unit(key: str, item: Mapping[str, Any]) -> str:
+    return "share" if key == "mfu" else str(item.get("unit", ""))
+
+
 def predicted(value: Mapping[str, Any] | None, ink: Ink) -> list[str]:
     """Predicted beside measured."""
     rows = []
     for key, item in (value or {}).items():
         guess, fact = item.get("predicted"), item.get("measured")
-        unit = item.get("unit", "")
+        unit = _unit(key, item)
         off = f"{fact / guess - 1:+.0%}" if guess and fact is not None else "–"
         rows.append([key.replace("_", " "), number(guess, unit), number(fact, unit), off])
     head = ("", "predicted", "measured", "off by")
@@ -135,18 +141,18 @@ def metrics(result: Mapping[str, Any], ink: Ink) -> list[str]:
     return ["", ink.bold("What came out"), *table(rows)] if rows else []
 
 
-def compression(rows: Sequence[Mapping[str, Any]] | None, ink: Ink) -> list[str]:
-    """The variants that were judged; the kept one is marked."""
+def compression(rows: Sequence[Mapping[str, Any]] | None, ink: Ink, chosen: str | None = None) -> list[str]:
+    """The variants that were judged: ✓ within the limit, → the one that was kept."""
     if not rows:
         return []
     drawn = [
         [
-            f"{'→' if row.get('kept') else ' '} {row['variant']}",
+            f"{'→' if row['variant'] == chosen else '✓' if row.get('kept') else ' '} {row['variant']}",
             number(row.get("value")),
             "–" if row.get("drop") is None else f"{row['drop']:+.2%}",
-            number(row.get("samples_per_second"), "samples/s"),
-            number(row.get("latency_ms"), "ms"),
-            number(row.get("bytes"), "bytes"),
+            number(row.get("samples_per_second") or None, "samples/s"),
+            number(row.get("latency_ms") or None, "ms"),
+            number(row.get("bytes") or None, "bytes"),
             str(row.get("reason", "")),
         ]
         for row in rows
@@ -188,7 +194,7 @@ def outcome(result: Mapping[str, Any], ink: Ink) -> list[str]:
     if error := result.get("error"):
         lines += ["", f"  {ink.bad('error:')} {error['message']}"]
     lines += [*stages(result.get("stages"), ink), *completion(result.get("completion"), ink), *metrics(result, ink)]
-    lines += compression(result.get("compression"), ink)
+    lines += compression(result.get("compression"), ink, result.get("chosen"))
     if result.get("ledger"):
         lines += ledger(result["ledger"], ink)
     lines += [*verdict(result.get("verdict"), ink), *predicted(result.get("predicted"), ink)]
@@ -205,12 +211,32 @@ def change(one: Any, two: Any) -> str:
 
 
 def plan(answer: Mapping[str, Any], ink: Ink) -> list[str]:
-    """What would be done, why, and what it would take."""
+    """What would be read and done, why, and what it would take."""
+    planned = answer.get("plan") or {}
     return [
-        *choices(answer.get("choices") or answer.get("plan", {}).get("choices") or (), ink),
-        *forecast(answer.get("predicted") or answer.get("plan", {}).get("predicted") or {}, ink),
-        *verdict(answer.get("verdict"), ink),
+        *source(answer.get("source"), ink),
+        *choices(planned.get("choices") or (), ink),
+        *forecast(answer.get("predicted") or {}, ink),
+        *memory(answer.get("memory"), ink),
+        *verdict(answer.get("verdict"), ink, "What would limit it"),
     ]
+
+
+def source(value: Mapping[str, Any] | None, ink: Ink) -> list[str]:
+    """What lies at the source."""
+    if not value:
+        return []
+    about = "about " if value.get("estimated") else ""
+    samples = ", ".join(f"{count:,} {split}" for split, count in value["samples"].items() if count)
+    files = f"{value['files']:,} file{'' if value['files'] == 1 else 's'}, {format_bytes(value['bytes'])}"
+    return [ink.bold("Data"), f"  {files} ({value['format']}): {about}{samples} samples", ""]
+
+
+def memory(value: Mapping[str, float] | None, ink: Ink) -> list[str]:
+    """What a rank's memory would hold."""
+    rows = [[name.replace("_", " "), format_bytes(size)] for name, size in (value or {}).items() if size]
+    rows += [["total", format_bytes(sum((value or {}).values()))]]
+    return ["", ink.bold("Memory of one rank"), *table(rows, right=(1,))] if value else []
 
 
 def choices(entries: Sequence[Mapping[str, Any]], ink: Ink) -> list[str]:
@@ -224,5 +250,5 @@ def forecast(value: Mapping[str, Mapping[str, Any]], ink: Ink) -> list[str]:
     rows = []
     for key, item in value.items():
         error = f"± {abs(item['error']):.0%}" if item.get("error") is not None else "error not known yet"
-        rows.append([key.replace("_", " "), number(item["value"], item.get("unit", "")), error])
+        rows.append([key.replace("_", " "), number(item["value"], _unit(key, item)), error])
     return ["", ink.bold("Prediction"), *table(rows, right=(1,))] if rows else []

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fullbore.base.colours import DARK
 from fullbore.base.units import format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
@@ -101,6 +102,9 @@ def _region(stages: dict[str, Numbers], pace: Pace) -> Table:
     from rich.table import Table
 
     grid = Table.grid(padding=(0, 2))
+    for _ in range(6):
+        grid.add_column(no_wrap=True, overflow="ellipsis")
+    blue, green = DARK["forward"], DARK["tokenise"]
     for stage, numbers in stages.items():
         total = numbers.total
         count = numbers.amount(numbers.done) + (f" / {numbers.amount(total)}" if total is not None else "")
@@ -109,9 +113,17 @@ def _region(stages: dict[str, Numbers], pace: Pace) -> Table:
         speed = f"{numbers.amount(rate)} {unit}/s".replace(" /", "/") if rate and not numbers.ended else ""
         state = "done" if numbers.ended else f"{format_seconds(remaining)} left" if remaining is not None else ""
         limit = f"limited by {numbers.limit}" if numbers.limit and not numbers.ended else ""
-        pulse = ProgressBar(total=total or 1, completed=numbers.done if total else 0, width=24, pulse=total is None)
-        said = ", ".join(part for part in (numbers.detail, limit) if part)
-        grid.add_row(stage, pulse, f"{count} {unit}".strip(), speed, state, said)
+        drawn = ProgressBar(
+            total=total or 1,
+            completed=numbers.done if total else 0,
+            width=20,
+            pulse=total is None,
+            complete_style=blue,
+            pulse_style=blue,
+            finished_style=green,
+        )
+        said = ", ".join(part for part in (limit, numbers.detail) if part)
+        grid.add_row(stage, drawn, f"{count} {unit}".strip(), speed, state, said)
     return grid
 
 

@@ -48,4 +48,7 @@ def settings(loaded: Any) -> dict[str, dict[str, str]]:
         held = getattr(loaded.job, section)
         return getattr(held, name) if name else held
 
-    return {key: {"value": toml_value(value(key)), "origin": origin} for key, origin in loaded.origins.items()}
+    return {
+        key: {"value": toml_value(value(key)) if value(key) is not None else "–", "origin": origin}
+        for key, origin in loaded.origins.items()
+    }

@@ -65,12 +65,19 @@ def show(run: RunName = "last") -> dict[str, Any]:
 def show_difference(answer: dict[str, Any], ink: Ink) -> Iterator[str]:
     one, two = answer["runs"]
     for title, key in (("Settings that differ", "settings"), ("Figures that differ", "figures")):
-        rows = [[name, draw.number(a), draw.number(b), draw.change(a, b)] for name, (a, b) in answer[key].items()]
+        rows = [
+            [name, draw.number(a, unit(name)), draw.number(b, unit(name)), draw.change(a, b)]
+            for name, (a, b) in answer[key].items()
+        ]
         yield from (
             ink.bold(title),
             *(draw.table(rows, ("", one, two, ""), right=(1, 2, 3)) if rows else ["  none"]),
             "",
         )
+
+
+def unit(figure: str) -> str:
+    return "s" if figure == "seconds" or figure.startswith("ledger.") else ""
 
 
 @app.command("diff")
