@@ -80,6 +80,12 @@ def tabular_classifier(folder: Path) -> LoadedModel:
     return save(folder, MLPModel(kind="mlp", hidden=(16,)), TaskSection(kind="classification"), sizes)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Networks this small only lose by more."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("served")

@@ -70,12 +70,11 @@ def test_a_host_that_is_not_here_is_told() -> None:
         serve({}, ServeSection(host="192.0.2.1", port=0), ready=lambda url: None)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_finishes_what_is_in_flight_and_takes_nothing_new(slow_model: LoadedModel, number: int) -> None:
     assert slow_model.artifact is not None
     with server(slow_model.artifact.folder) as (process, url):
         body = {"prompt": "def ", "max_tokens": 120, "temperature": 0, "stream": True}
-        tokens = 0
         with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=30) as answer:
             assert answer.status_code == 200
             lines = answer.iter_lines()
@@ -85,10 +84,9 @@ def test_a_signal_finishes_what_is_in_flight_and_takes_nothing_new(slow_model: L
             with pytest.raises(httpx.ConnectError):
                 httpx.get(f"{url}/health")
             rest = [line for line in lines if line]
-        tokens = len(rest)
         assert rest[-1] == "data: [DONE]"
         assert json.loads(rest[-2].removeprefix("data: "))["choices"][0]["finish_reason"] == "length"
-        assert tokens > 3
+        assert len(rest) > 3
         assert finish(process) == (0, "ended", "")
 
 
@@ -105,6 +103,7 @@ def test_what_outlives_the_drain_timeout_is_refused(slow_model: LoadedModel) -> 
         assert finish(process) == (0, "ended", "")
 
 
+@pytest.mark.slow
 def test_a_second_signal_does_not_wait(slow_model: LoadedModel) -> None:
     assert slow_model.artifact is not None
     with server(slow_model.artifact.folder) as (process, url):

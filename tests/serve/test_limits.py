@@ -24,6 +24,7 @@ from fullbore.spec.serve import ServeSection
 
 Models = dict[str, LoadedModel]
 JSON = {"content-type": "application/json"}
+HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
 SECRET = "the-quick-brown-secret"
 
 
@@ -123,8 +124,7 @@ def test_a_charset_beside_the_type_is_fine(client: httpx.Client) -> None:
 
 
 def test_a_large_body_is_413_before_it_is_sent(url: str, client: httpx.Client) -> None:
-    head = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 999999999\r\n\r\n"
-    assert raw(url, head).startswith(b"HTTP/1.1 413 ")
+    assert raw(url, HEAD + b"Content-Length: 999999999\r\n\r\n").startswith(b"HTTP/1.1 413 ")
     assert client.get("/health").status_code == 200
 
 
@@ -159,21 +159,17 @@ def test_what_is_not_http_harms_nobody(url: str, client: httpx.Client, request_b
 
 
 def test_a_client_that_goes_while_it_sends_harms_nobody(url: str, client: httpx.Client) -> None:
-    head = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
     for _ in range(20):
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as connection:
-            connection.sendall(head + b'{"prompt"')
+            connection.sendall(HEAD + b'Content-Length: 1000\r\n\r\n{"prompt"')
     answer = post(client, b'{"prompt": "a", "max_tokens": 1}')
     assert answer.status_code == 200
 
 
 def test_a_body_that_does_not_come_is_408(models: Models) -> None:
     with background(models, ServeSection(request_timeout=0.3)) as url:
-        head = (
-            b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
-        )
-        assert raw(url, head).startswith(b"HTTP/1.1 408 ")
+        assert raw(url, HEAD + b"Content-Length: 9\r\n\r\n{").startswith(b"HTTP/1.1 408 ")
 
 
 class Stepped:
@@ -231,18 +227,21 @@ def test_a_full_queue_is_429_with_the_time_to_come_again(models: Models, stepped
 
 
 def test_tokens_fill_the_queue_too_and_what_never_fits_is_400(models: Models, stepped: Stepped) -> None:
-    with background(models, ServeSection(queue_tokens=50)) as url, ThreadPoolExecutor(4) as pool:
-        with httpx.Client(base_url=url) as client:
-            running = pool.submit(ask, url, max_tokens=20)
-            stepped.let(1)
-            wait_until(lambda: stepped.steps == 1)
-            waiting = pool.submit(ask, url, max_tokens=40)
-            wait_until(lambda: counter(client, "fullbore_queued_tokens") > 40)
-            assert ask(url, max_tokens=20).json()["error"]["code"] == "queue_tokens_full"
-            never = ask(url, max_tokens=60)
-            assert (never.status_code, never.json()["error"]["code"]) == (400, "too_many_tokens")
-            stepped.let(100)
-            assert (running.result().status_code, waiting.result().status_code) == (200, 200)
+    with (
+        background(models, ServeSection(queue_tokens=50)) as url,
+        ThreadPoolExecutor(4) as pool,
+        httpx.Client(base_url=url) as client,
+    ):
+        running = pool.submit(ask, url, max_tokens=20)
+        stepped.let(1)
+        wait_until(lambda: stepped.steps == 1)
+        waiting = pool.submit(ask, url, max_tokens=40)
+        wait_until(lambda: counter(client, "fullbore_queued_tokens") > 40)
+        assert ask(url, max_tokens=20).json()["error"]["code"] == "queue_tokens_full"
+        never = ask(url, max_tokens=60)
+        assert (never.status_code, never.json()["error"]["code"]) == (400, "too_many_tokens")
+        stepped.let(100)
+        assert (running.result().status_code, waiting.result().status_code) == (200, 200)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -269,11 +268,11 @@ def test_a_client_that_goes_stops_the_generation_at_the_next_token(
     models: Models, stepped: Stepped, stream: bool
 ) -> None:
     body = json.dumps({"prompt": "def ", "max_tokens": 200, "stream": stream}).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    request = HEAD + f"Content-Length: {len(body)}\r\n\r\n".encode() + body
     with background(models, ServeSection()) as url:
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as connection:
-            connection.sendall(head.encode() + b"\r\n\r\n" + body)
+            connection.sendall(request)
             stepped.let(3)
             wait_until(lambda: stepped.steps == 3)
         time.sleep(0.2)
