@@ -15,8 +15,11 @@ from fullbore.spec.schema import schema
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 
 
+MADE = schema()
+
+
 def sections(name: str) -> list[dict[str, Any]]:
-    made = schema()
+    made = MADE
     entry = made["properties"][name]
     references = [entry["$ref"]] if "$ref" in entry else [option["$ref"] for option in entry["anyOf"]]
     return [made["$defs"][reference.rpartition("/")[2]] for reference in references]
@@ -34,7 +37,7 @@ def test_every_setting_is_described() -> None:
 def test_every_key_is_in_it_and_null_is_not() -> None:
     for key in all_keys():
         name, _, field = key.partition(".")
-        assert name in schema()["properties"]
+        assert name in MADE["properties"]
         if field:
             assert any(field in section["properties"] for section in sections(name)), key
     assert '"null"' not in json.dumps(schema())
@@ -43,6 +46,6 @@ def test_every_key_is_in_it_and_null_is_not() -> None:
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_recipes_use_only_what_it_knows(recipe: Path) -> None:
     for name, value in tomllib.loads(recipe.read_text()).items():
-        assert name in schema()["properties"]
+        assert name in MADE["properties"]
         if isinstance(value, dict):
             assert any(set(value) <= set(section["properties"]) for section in sections(name)), name
