@@ -96,3 +96,10 @@ def test_the_knobs() -> None:
     assert drawn(logits, top_p=0.6) == {0, 1}
     assert drawn(logits, top_p=0.0) == {0}
     assert drawn(logits, top_k=3, top_p=0.5) == {0}
+
+
+def test_it_runs_under_autocast_and_in_bf16(tmp_path: Path) -> None:
+    module = networks(tmp_path)["decoder"]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert len(list(generate(module, PROMPT, max_tokens=5))) == 5
+    assert len(list(generate(module.to(torch.bfloat16), PROMPT, max_tokens=5))) == 5

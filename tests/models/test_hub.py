@@ -188,3 +188,12 @@ def test_an_unknown_purpose_is_named(tmp_path: Path) -> None:
     save_file({"w": torch.ones(1)}, tmp_path / "model.safetensors")
     with pytest.raises(InputError, match="BertModel"):
         weights.load(tmp_path)
+
+
+def test_more_tokens_than_the_network_takes_are_refused_before_training(tmp_path: Path) -> None:
+    make(write(tmp_path / "a", "bert"), "masked_lm").network.save_pretrained(tmp_path / "b")
+    section, task = TransformersModel(kind="transformers", folder=str(tmp_path / "b")), TaskSection(kind="masked_lm")
+    with pytest.raises(InputError, match=r"train\.sequence_length: found 65.*at most 64"):
+        build(section, task, Sizes(vocabulary_size=60, sequence_length=65), seed=0)
+    with pytest.raises(InputError, match="knows 60 tokens, and the tokenizer gives 61"):
+        build(section, task, Sizes(vocabulary_size=61, sequence_length=64), seed=0)

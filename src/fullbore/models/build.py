@@ -87,12 +87,16 @@ def _construct(model: ModelSection, task: TaskSection, sizes: Sizes) -> nn.Modul
     if isinstance(model, DecoderModel):
         return Decoder(model, _need(sizes.vocabulary_size, "vocabulary"))
     if isinstance(model, TransformersModel):
-        return hub.Hub.open(
-            Path(model.folder),
-            task.kind,
-            outputs=outputs(task, sizes) if task.kind in ("classification", "regression") else None,
-            vocabulary_size=sizes.vocabulary_size,
-            pretrained=model.pretrained,
+        return _fitting(
+            hub.Hub.open(
+                Path(model.folder),
+                task.kind,
+                outputs=outputs(task, sizes) if task.kind in ("classification", "regression") else None,
+                vocabulary_size=sizes.vocabulary_size,
+                pretrained=model.pretrained,
+            ),
+            model.folder,
+            sizes,
         )
     count = outputs(task, sizes)
     if isinstance(model, ResNetModel):
@@ -121,3 +125,20 @@ def sizes(info: Mapping[str, Any], vocabulary: Tokenizer | None, sequence_length
 def with_vocabulary(known: Sizes, vocabulary_size: int, sequence_length: int) -> Sizes:
     """The sizes of a network over tokens, before there is a tokenizer."""
     return replace(known, vocabulary_size=vocabulary_size, sequence_length=sequence_length)
+
+
+def _fitting(module: hub.Hub, folder: str, sizes: Sizes) -> hub.Hub:
+    """`module`, or InputError if the data's tokens or texts are more than it takes."""
+    known = module.network.get_input_embeddings().weight.shape[0]
+    if (sizes.vocabulary_size or 0) > known:
+        raise InputError(
+            f"{folder}: knows {known} tokens, and the tokenizer gives {sizes.vocabulary_size}",
+            hint=f'use the model\'s own tokenizer: tokenizer.kind = "folder", tokenizer.folder = "{folder}"',
+        )
+    longest = getattr(module.network.config, "max_position_embeddings", None)
+    if longest is not None and (sizes.sequence_length or 0) > longest:
+        raise InputError(
+            f"train.sequence_length: found {sizes.sequence_length}, and {folder} reads at most {longest} tokens",
+            hint=f"set train.sequence_length = {longest}",
+        )
+    return module

@@ -56,16 +56,20 @@ class Cache:
         return self._keys[layer][:, :, :end], self._values[layer][:, :, :end]
 
 
-def rotary(start: int, length: int, width: int, theta: float, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of positions start..start+length-1: two [length, width] in the dtype of `like`, from fp32."""
-    exponents = torch.arange(0, width, 2, dtype=torch.float32, device=like.device) / width
-    positions = torch.arange(start, start + length, dtype=torch.float32, device=like.device)
+Turns = tuple[Tensor, Tensor]
+
+
+def rotary(start: int, length: int, width: int, theta: float, device: torch.device) -> Turns:
+    """Cosines and sines of positions start..start+length-1: two fp32 [length, width]."""
+    exponents = torch.arange(0, width, 2, dtype=torch.float32, device=device) / width
+    positions = torch.arange(start, start + length, dtype=torch.float32, device=device)
     angles = torch.outer(positions, theta**-exponents)
     angles = torch.cat((angles, angles), dim=-1)
-    return angles.cos().to(like.dtype), angles.sin().to(like.dtype)
+    return angles.cos(), angles.sin()
 
 
-def _rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+def _rotate(x: Tensor, turns: Turns) -> Tensor:
+    cosines, sines = turns[0].to(x.dtype), turns[1].to(x.dtype)
     first, second = x.chunk(2, dim=-1)
     return x * cosines + torch.cat((-second, first), dim=-1) * sines
 
@@ -76,21 +80,19 @@ class Attention(nn.Module):
         self.head_width = section.width // section.heads
         self.grouped = (section.key_value_heads or section.heads) != section.heads
         narrow = (section.key_value_heads or section.heads) * self.head_width
-        self.theta = section.rope_theta
         self.q_proj = nn.Linear(section.width, section.width, bias=False)
         self.k_proj = nn.Linear(section.width, narrow, bias=False)
         self.v_proj = nn.Linear(section.width, narrow, bias=False)
         self.o_proj = nn.Linear(section.width, section.width, bias=False)
 
-    def forward(self, x: Tensor, cache: Cache | None, layer: int) -> Tensor:
+    def forward(self, x: Tensor, turns: Turns, cache: Cache | None, layer: int) -> Tensor:
         batch, length, width = x.shape
         queries, keys, values = (
             project(x).view(batch, length, -1, self.head_width).transpose(1, 2)
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
         past = cache.length if cache is not None else 0
-        cosines, sines = rotary(past, length, self.head_width, self.theta, queries)
-        queries, keys = _rotate(queries, cosines, sines), _rotate(keys, cosines, sines)
+        queries, keys = _rotate(queries, turns), _rotate(keys, turns)
         if cache is not None:
             keys, values = cache.extend(layer, keys, values)
         mask = None
@@ -126,8 +128,8 @@ class Layer(nn.Module):
         self.input_layernorm = RMSNorm(section.width, epsilon)
         self.post_attention_layernorm = RMSNorm(section.width, epsilon)
 
-    def forward(self, x: Tensor, cache: Cache | None, layer: int) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), cache, layer)
+    def forward(self, x: Tensor, turns: Turns, cache: Cache | None, layer: int) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), turns, cache, layer)
         mixed: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return mixed
 
@@ -175,9 +177,11 @@ class Decoder(nn.Module):
 
     def hidden(self, tokens: Tensor, *, cache: Cache | None = None) -> Tensor:
         """What the head reads: [B, T, D]. With a cache, `tokens` follow those it holds and are added to it."""
+        section, past = self.section, cache.length if cache is not None else 0
+        turns = rotary(past, tokens.shape[1], section.width // section.heads, section.rope_theta, tokens.device)
         x = self.model.embed_tokens(tokens)
         for index, layer in enumerate(self.model.layers):
-            x = layer(x, cache, index)
+            x = layer(x, turns, cache, index)
         if cache is not None:
             cache.length += tokens.shape[1]
         normed: Tensor = self.model.norm(x)

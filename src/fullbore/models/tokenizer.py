@@ -132,9 +132,9 @@ def _within(texts: Iterable[str], limit: int, read: list[int]) -> Iterator[str]:
     for text in texts:
         if read[0] >= limit:
             return
-        kept = text if len(text) <= limit - read[0] else text[: limit - read[0]]
-        read[0] += len(kept.encode())
-        yield kept
+        kept = text.encode()[: limit - read[0]]
+        read[0] += len(kept)
+        yield kept.decode(errors="ignore")
 
 
 def _write_config(folder: Path) -> None:

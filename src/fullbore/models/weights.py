@@ -221,7 +221,7 @@ def _read_weights(module: nn.Module, files: list[Path], spare: tuple[str, ...] =
 
 
 def _laid_out(tensor: Tensor, like: Tensor) -> Tensor:
-    """`tensor` in memory of its own, aligned and with the strides of `like`, so that kernels round as they did before."""
+    """`tensor` in memory of its own, aligned and with the strides of `like`, so that kernels round as before."""
     return torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
 
 

@@ -79,7 +79,7 @@ def decoder(section: DecoderModel, vocabulary: int, length: int) -> Work:
     )
     block = 2 * width * width + 2 * width * narrow + 3 * width * hidden + 2 * width
     parameters = vocabulary * width * (1 if section.tie_embeddings else 2) + layers * block + width
-    kept = layers * (8 * width + 2 * narrow + 4 * hidden + heads + 2 + 4 * width // heads) + 4 * width + 1
+    kept = layers * (8 * width + 2 * narrow + 4 * hidden + heads + 2) + 4 * width + 1 + 2 * width // heads
     return Work(parameters, operations, float(length * kept), "tokens", length)
 
 
