@@ -95,10 +95,9 @@ def ticks(low: float, high: float, count: int = 5) -> tuple[float, ...]:
     return tuple(float(f"{index * step:.12g}") for index in range(first, last + 1))
 
 
-def scale(values: Sequence[float], *, zero: bool = False, count: int = 5, tight: bool = False) -> Scale:
-    """A scale that holds all `values`; `zero`: starts at zero; `tight`: ends at the values, not at the next tick."""
+def scale(values: Sequence[float], *, count: int = 5, tight: bool = False) -> Scale:
+    """A scale that holds all `values`; `tight`: ends at the values, not at the next tick."""
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    low = min(0.0, low) if zero else low
     marks = ticks(low, high, count)
     if tight and high > low:
         return Scale(low, high, tuple(mark for mark in marks if low <= mark <= high))
@@ -203,7 +202,7 @@ def stack_chart(
 def scatter_chart(name: str, points: Sequence[Point], *, x_unit: str, unit: str, mark: Mark | None = None) -> str:
     """Labelled dots with their intervals."""
     values = [v for p in points for v in (p.y, p.low, p.high) if v is not None] + ([mark.value] if mark else [])
-    across, up = scale([0.0, *(p.x * 1.08 for p in points)], zero=True, count=4), scale(values, count=4)
+    across, up = scale([0.0, *(p.x * 1.08 for p in points)], count=4), scale([0.0, *values], count=4)
     body = _mark_line(mark, up) if mark else ""
     labels = _mark_labels([mark], up) if mark else ""
     for point in points:

@@ -10,7 +10,7 @@ from typing import Any
 from fullbore.base.units import format_bytes, format_count, format_seconds
 from fullbore.ui import charts
 from fullbore.ui.charts import Point
-from fullbore.ui.markup import LOWER_IS_BETTER, percent, quality, said, table
+from fullbore.ui.markup import flops, percent, quality, said, table
 from fullbore.ui.reading import listing, mapping, number, numbers
 from fullbore.ui.view import Provenance, View
 
@@ -74,7 +74,6 @@ def compression(view: View) -> str:
     kept = [item for item in variants if item.kept]
     chosen = max(kept, key=lambda item: item.speed or 0.0, default=None)
     metric = quality(view)
-    better = "lower is better" if metric in LOWER_IS_BETTER else "higher is better"
     head = (
         "variant",
         f"#{said(metric.replace('_', ' ') or 'quality', 40)}",
@@ -85,10 +84,10 @@ def compression(view: View) -> str:
         "verdict",
     )
     pictures = "".join(
-        charts.scatter_chart(name, points, x_unit=unit, unit=f"{metric.replace('_', ' ')}, {better}")
+        charts.scatter_chart(name, points, x_unit=unit, unit="drop, interval: %, lower is better")
         for name, unit, points in (
-            ("Quality against speed", "samples/s", _points(variants, chosen, lambda item: item.speed)),
-            ("Quality against size", "MB", _points(variants, chosen, lambda item: item.size and item.size / 1e6)),
+            ("Lost quality against speed", "samples/s", _points(variants, chosen, lambda item: item.speed)),
+            ("Lost quality against size", "MB", _points(variants, chosen, lambda item: item.size and item.size / 1e6)),
         )
         if points
     )
@@ -99,9 +98,11 @@ def compression(view: View) -> str:
 class _Variant:
     name: str
     value: float | None
+    """None: it could not be built or judged."""
+    drop: float | None
     low: float | None
     high: float | None
-    drop: float | None
+    """Relative to the trained model, and the interval of that."""
     speed: float | None
     latency: float | None
     size: float | None
@@ -115,32 +116,42 @@ def _variant(row: Mapping[str, Any]) -> _Variant:
         number(row.get(key)) for key in ("value", "drop", "samples_per_second", "latency_ms", "bytes")
     )
     name, reason = str(row.get("variant", ""))[:40], str(row.get("reason", ""))
-    return _Variant(name, value, low, high, drop, speed, latency, size, bool(row.get("kept")), reason)
+    return _Variant(name, value, drop, low, high, speed, latency, size, bool(row.get("kept")), reason)
 
 
 def _points(
     variants: Iterable[_Variant], chosen: _Variant | None, x: Callable[[_Variant], float | None]
 ) -> list[Point]:
     return [
-        Point(item.name, across, item.value, item.low, item.high, item is chosen)
+        Point(
+            item.name,
+            across,
+            100 * item.drop,
+            item.low and 100 * item.low,
+            item.high and 100 * item.high,
+            item is chosen,
+        )
         for item in variants
-        if (across := x(item)) is not None and item.value is not None
+        if (across := x(item)) is not None and item.drop is not None
     ]
 
 
 def _row(item: _Variant, chosen: bool) -> tuple[str, ...]:
-    interval = ""
-    if item.low is not None and item.high is not None:
-        interval = f' <span class="quiet">{charts.plain(item.low)} – {charts.plain(item.high)}</span>'
     fate = "kept" if item.kept else "rejected"
+    verdict = f'<span class="{fate}">{"served" if chosen else fate}</span> {said(item.reason, 300)}'
+    if item.value is None:
+        return said(item.name), "–", "–", "–", "–", "–", verdict
+    interval = ""
+    if item.low is not None and item.high is not None and item.low < item.high:
+        interval = f' <span class="quiet">{percent(item.low, 2)} … {percent(item.high, 2)}</span>'
     return (
         f"<b>{said(item.name)}</b>" if chosen else said(item.name),
-        (charts.plain(item.value) if item.value is not None else "–") + interval,
-        percent(item.drop, 2) if item.drop is not None else "–",
+        charts.plain(item.value),
+        (percent(item.drop, 2) if item.drop is not None else "–") + interval,
         charts.plain(item.speed) if item.speed is not None else "–",
         f"{item.latency:.3g} ms" if item.latency is not None else "–",
         format_bytes(item.size) if item.size is not None else "–",
-        f'<span class="{fate}">{"served" if chosen else fate}</span> {said(item.reason, 300)}',
+        verdict,
     )
 
 
@@ -151,9 +162,7 @@ def plan(view: View) -> str:
         key, chosen = said(choice.get("key", ""), 80), str(choice.get("chosen", ""))
         override = "" if chosen == "set" else f"<code>--set {key}=…</code>"
         cells = (said(choice.get("value", ""), 80), said(choice.get("reason", ""), 300))
-        rows.append(
-            (key, f"<b>{cells[0]}</b>", cells[1], said({"set": "set by you"}.get(chosen, chosen), 20), override)
-        )
+        rows.append((key, f"<b>{cells[0]}</b>", cells[1], said({"set": "by you"}.get(chosen, chosen), 20), override))
     facts = " · ".join(
         f"{said(key.replace('_', ' '))} <b>{said(value, 40)}</b>"
         for key, value in view.plan.items()
@@ -216,7 +225,7 @@ def _ceilings(found: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         for name, by_threads in mapping(found.get("matmul_flops")).items()
     }
     if rates:
-        yield "measured matrix product", ", ".join(f"{name} {format_count(rate)}FLOP/s" for name, rate in rates.items())
+        yield "measured matrix product", ", ".join(f"{name} {flops(rate)}" for name, rate in rates.items())
     for name in ("memory_bandwidth", "disk_write", "disk_read"):
         if (rate := number(found.get(name))) is not None:
             yield f"measured {name.replace('_', ' ')}", f"{format_bytes(rate)}/s"

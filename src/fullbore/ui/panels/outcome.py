@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from math import log
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from fullbore.base.colours import FAMILY
 from fullbore.base.units import format_count, format_seconds
 from fullbore.ui import charts
-from fullbore.ui.markup import baselines, colour, percent, quality, said
+from fullbore.ui.markup import baselines, colour, flops, percent, quality, said
 from fullbore.ui.reading import Stage, listing, mapping, number
 from fullbore.ui.series import Series
 from fullbore.ui.view import View
@@ -43,8 +44,10 @@ def _ending(view: View, error: Mapping[str, Any]) -> str:
     resume = f"<code>fullbore resume {said(view.name)}</code>"
     match view.status:
         case "failed":
+            first, _, rest = str(error.get("message") or "no reason was recorded").partition("\n")
+            more = f'<pre class="rest">{said(textwrap.dedent(rest), 4000)}</pre>' if rest else ""
             hint = f'<p class="hint">hint: {said(error["hint"])}</p>' if error.get("hint") else ""
-            return f'<p class="end">Failed: {said(error.get("message") or "no reason was recorded")}</p>{hint}'
+            return f'<p class="end">Failed: {said(first)}</p>{more}{hint}'
         case "killed":
             moment = f"after {format_seconds(view.seconds)}" if view.seconds else "before it recorded anything"
             return f'<p class="end">Killed {moment}: it wrote no result. Go on with {resume}</p>'
@@ -89,7 +92,7 @@ def _rate(view: View) -> tuple[str, str, str] | None:
 def _utilisation(view: View) -> tuple[str, str, str] | None:
     mfu = number(view.result.get("mfu"))
     ceiling, precision = number(view.result.get("peak_flops_per_second")), said(view.plan.get("precision") or "", 8)
-    peak = f"of {format_count(ceiling)}FLOP/s measured" if ceiling else "of the measured peak"
+    peak = f"of {flops(ceiling)} measured" if ceiling else "of the measured peak"
     return (percent(mfu, 1), f"MFU {precision}".strip(), peak) if mfu is not None else None
 
 
@@ -167,5 +170,6 @@ def completion(view: View) -> str:
     found = mapping(view.result.get("completion"))
     if not found.get("text"):
         return ""
-    prompt = f'<span class="quiet">{said(found.get("prompt", ""))}</span>'
-    return f'<pre class="completion">{prompt}{said(found["text"], 6000)}</pre>'
+    text, gap = str(found["text"]), "\n" if str(found["text"]).startswith("{") else ""
+    prompt = f'<span class="quiet">{said(found.get("prompt", ""))}</span>{gap}'
+    return f'<pre class="completion">{prompt}{said(text, 600 if gap else 6000)}</pre>'
