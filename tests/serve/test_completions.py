@@ -160,6 +160,7 @@ def test_the_models_are_listed(client: httpx.Client, models: Models) -> None:
         ({"prompt": ["a"] * 129}, "prompt", "found 129 prompts, expected at most 128"),
         ({"prompt": "\ud800"}, "prompt", "half of a surrogate pair"),
         ({"prompt": "a b c d " * 200}, "prompt", "expected at most 256 together"),
+        ({"prompt": "a" * 100_000}, "prompt", "found 100000 characters, expected at most 256 tokens"),
         ({"max_tokens": 0}, "max_tokens", "found the number 0, expected greater than or equal to 1"),
         ({"max_tokens": 201}, "max_tokens", "found the number 201, expected at most 200"),
         ({"max_tokens": 2.5}, "max_tokens", "found the number 2.5, expected a valid integer"),

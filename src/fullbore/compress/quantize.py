@@ -17,6 +17,8 @@ from fullbore.models.quantized import Int8Linear
 _LARGEST_ERROR = 0.05
 """Relative error of a layer's output above which it stays as it is."""
 _ROUNDS = 5
+_ROWS = 1024
+"""Most rows of a layer's input that are kept to try it on."""
 
 Run = Callable[[nn.Module], None]
 """Puts calibration samples through a network."""
@@ -84,7 +86,7 @@ def _activations(module: nn.Module, calibrate: Run) -> Mapping[str, tuple[nn.Lin
 
         def keep(layer: nn.Module, given: Sequence[Tensor], name: str = name) -> None:
             if name not in found and isinstance(layer, nn.Linear):
-                found[name] = (layer, given[0].detach().reshape(-1, layer.in_features))
+                found[name] = (layer, given[0].detach().reshape(-1, layer.in_features)[:_ROWS].clone())
 
         hooks.append(layer.register_forward_pre_hook(keep))
     try:

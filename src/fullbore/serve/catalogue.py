@@ -15,6 +15,8 @@ from fullbore.models.weights import LoadedModel
 from fullbore.serve.errors import ApiError, invalid
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_LONGEST_TOKEN = 256
+"""Characters; a text of more than so many a token is not even tokenised."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,11 @@ class Served:
 
     def encode(self, texts: Sequence[str], field: str, limit: int | None = None) -> list[NDArray[Any]]:
         """The tokens of `texts`, cut to `limit` each. Raises ApiError 400 for text that is not Unicode."""
+        context = self.loaded.sizes.sequence_length
         for text in texts:
+            if self.generates and context is not None and len(text) > context * _LONGEST_TOKEN:
+                message = f"{field}: found {len(text)} characters, expected at most {context} tokens"
+                raise invalid(message, field, "context_exceeded")
             try:
                 text.encode()
             except UnicodeEncodeError as error:
