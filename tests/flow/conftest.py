@@ -113,24 +113,20 @@ class Bench:
                 found.append(event)
         return found
 
-    def runs(self) -> list[str]:
-        folder = self.folder / "runs"
-        return sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
-
     def losses(self, run: str) -> dict[int, float]:
         """The last loss of each step: a step after a resumed checkpoint is taken again."""
         return {event["step"]: event["loss"] for event in self.events(run, "step")}
 
-    def wait_for(self, process: subprocess.Popen[str], kind: str, count: int = 1) -> str:
-        """Until the newest run has written `count` events of a kind; its name."""
+    def wait_for_run(self, process: subprocess.Popen[str], run: str, kind: str, count: int = 1) -> None:
+        """Return when the run has written `count` events of a kind."""
+        events = self.folder / "runs" / run / "events.jsonl"
         deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and process.poll() is None:
-            names = self.runs()
-            if names and (self.folder / "runs" / names[-1] / "events.jsonl").exists():
-                if len(self.events(names[-1], kind)) >= count:
-                    return names[-1]
+        while time.monotonic() < deadline:
+            if events.exists() and len(self.events(run, kind)) >= count:
+                return
+            assert process.poll() is None, process.communicate()[1]
             time.sleep(0.02)
-        raise AssertionError(f"no {kind}: {process.communicate()[1]}" if process.poll() is not None else f"no {kind}")
+        raise AssertionError(f"{run}: no {count} events of {kind}")
 
 
 @pytest.fixture

@@ -74,6 +74,7 @@ def _trained(training: dict[str, Any], plan: Plan, work: Work, ceilings: Ceiling
 
 
 def _verdict(session: Session, facts: dict[str, Any], ledger: Ledger) -> dict[str, Any]:
+    session.recorder.account()
     session.recorder.settle()
     paths = session.run.paths
     found = verdict.of_run(ledger, list(read.events(paths.events())), facts.get("plan"), facts.get("ceilings"))

@@ -144,6 +144,7 @@ def _finish(
         recorder.event("end", status=status)
         folder.finish(result)
         if write_report is not None:
+            recorder.account()
             recorder.settle()
             with suppress(OSError):
                 write_report(folder)

@@ -25,7 +25,7 @@ class Sink:
     def __init__(self, path: Path, capacity: int = 65536) -> None:
         self.dropped = 0
         self._queue: queue.Queue[Any] = queue.Queue(capacity)
-        self._closing = threading.Event()
+        self._hurry = threading.Event()
         self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         self._end_torn_line()
         self._thread = threading.Thread(target=self._drain, name="fullbore-sink", daemon=True)
@@ -41,14 +41,15 @@ class Sink:
         """Return when what was put so far is in the file."""
         written = threading.Event()
         self._queue.put(written)
+        self._hurry.set()
         written.wait()
 
     def close(self) -> None:
         """Write what is queued and make it durable."""
         if self._descriptor < 0:
             return
-        self._closing.set()
         self._queue.put(_CLOSE)
+        self._hurry.set()
         self._thread.join()
         try:
             os.fsync(self._descriptor)
@@ -73,7 +74,8 @@ class Sink:
         while not closing:
             batch = [self._queue.get()]
             if isinstance(batch[0], dict):
-                self._closing.wait(_GATHER_SECONDS)
+                self._hurry.wait(_GATHER_SECONDS)
+            self._hurry.clear()
             while not self._queue.empty():
                 batch.append(self._queue.get_nowait())
             closing = any(item is _CLOSE for item in batch)

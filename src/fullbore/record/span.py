@@ -131,10 +131,13 @@ class Recorder:
         return Ledger({str(state): seconds for state, seconds in totals.items() if seconds}, busy)
 
     def settle(self) -> None:
-        """Write what is known until now, so that a reader of the run sees it."""
+        """Return when every event so far is in the file; from any thread."""
+        self._sink.settle()
+
+    def account(self) -> None:
+        """Write the seconds until now, as `close` will do for the rest."""
         self._switch(self._current)
         self._flush(self._since)
-        self._sink.settle()
 
     def close(self) -> None:
         """Account for the time until now and make all events durable."""

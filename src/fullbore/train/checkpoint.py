@@ -196,6 +196,7 @@ class Checkpoints:
             raise RunFailed(problem or "", hint="make room on the disk, then resume the run")
 
     def _write(self, position: Position, exposed: float) -> str | None:
+        """The events of the steps behind it are durable first, so that a resumed run has no hole in its record."""
         began = time.perf_counter()
         try:
             with artifact.create(self.path(position.step), KIND) as draft:
@@ -206,6 +207,7 @@ class Checkpoints:
                 (draft.folder / _STATE).write_text(json.dumps(asdict(position), indent=1) + "\n")
                 draft.info |= {"step": position.step, "loss": position.loss, "plan": position.plan}
                 draft.info |= {"metric": position.metrics.get(self._metric)}
+                self._recorder.settle()
             self._name_best(position)
             for step in self.steps()[: -self._keep]:
                 shutil.rmtree(self.path(step), ignore_errors=True)

@@ -82,10 +82,10 @@ class Ranks:
         self._parallel = nn.parallel.DistributedDataParallel(
             loss, broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True
         )
-        self._parallel.register_comm_hook(None, self._add_bucket)
+        self._parallel.register_comm_hook(None, lambda _, bucket: self._add_bucket(bucket))
         return self._parallel
 
-    def _add_bucket(self, _: object, bucket: Any) -> torch.futures.Future[Tensor]:
+    def _add_bucket(self, bucket: Any) -> torch.futures.Future[Tensor]:
         """Called in the backward pass, on the main thread, as soon as a bucket's gradients are all there."""
         work = dist.all_reduce(bucket.buffer(), async_op=True)
         if bucket.is_last():
