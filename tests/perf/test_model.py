@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.perf.test_verdict import CEILINGS, PLAN, WORK
 
 from fullbore.base.errors import DoesNotFit
 from fullbore.perf.measure import history
 from fullbore.perf.model import compute, feed, memory
 from fullbore.perf.model.calibration import UNKNOWN, Past, calibrate, plain_error
 from fullbore.spec.train import TrainSection
+from tests.perf.test_verdict import CEILINGS, PLAN, WORK
 
 
 def past(predicted: float, measured: float, **changes: str) -> Past:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,3 +68,26 @@ def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot measure the disk in .*file: "):
         probe._disk(tmp_path / "file")
+
+
+def test_what_neighbours_disturbed_is_measured_again_when_they_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "_MATMUL_SECONDS", 0.01)
+    good = probe.probe(folder=tmp_path)
+    cache = machine_cache() / f"ceilings-{good.fingerprint}.json"
+    disturbed = replace(good, memory_bandwidth=1.0, tokenise=1e12, notes=("other processes used 1.5 of 2 cores",))
+    cache.write_text(json.dumps(disturbed.to_json()))
+    monkeypatch.setattr(probe, "_calm", lambda cores: False)
+    assert probe.probe(folder=tmp_path) == disturbed, "measuring again now would tell no more"
+    monkeypatch.setattr(probe, "_calm", lambda cores: True)
+    again = probe.probe(folder=tmp_path)
+    assert again.memory_bandwidth > 1.0 and again.tokenise == 1e12, "the higher of the two"
+
+
+def test_neighbours_do_not_lower_what_the_cores_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = lambda: (sum(range(20_000)), time.sleep(0.05))  # noqa: E731
+    monkeypatch.setattr(probe, "_others", lambda *readings: 2.0)
+    assert probe._best_seconds(waits, 0.0) < 0.05
+    monkeypatch.setattr(probe, "_others", lambda *readings: 0.0)
+    assert probe._best_seconds(waits, 0.0) >= 0.05

@@ -1,4 +1,4 @@
-"""A small real program that records as a run does, to be disturbed from outside: worker.py <what> <events> <much|path>."""
+"""A real program that records as a run does, to be disturbed from outside: worker.py <what> <events> <much|path>."""
 
 from __future__ import annotations
 
