@@ -150,7 +150,7 @@ def _best_seconds(call: Callable[[], object], limit: float, cores: int = 1) -> f
     call()
     before, used, began = proc.machine_times(proc.allowed_cores()), time.process_time(), time.perf_counter()
     best, calls = float("inf"), 0
-    while calls < 50 and time.perf_counter() - began <= limit or not calls:
+    while (calls < 50 and time.perf_counter() - began <= limit) or not calls:
         clock = time.perf_counter()
         call()
         best = min(best, time.perf_counter() - clock)
