@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import urllib.request
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fullbore.data.shards import Shards
-from fullbore.flow.serve import model_folder
+from fullbore.flow.serve import load_model, model_folder
 from fullbore.flow.session import Session
-from fullbore.models import weights
 from fullbore.record.ledger import State
 from fullbore.serve import run as server
 
 _SAMPLES = 4
 _SECONDS = 60
+_SHOWN = 60
 
 
 def answer(session: Session) -> dict[str, Any]:
@@ -24,13 +26,14 @@ def answer(session: Session) -> dict[str, Any]:
     section = session.job.serve
     assert section is not None
     with session.stage("serve") as facts, session.recorder.state(State.SERVE):
-        loaded = weights.load(model_folder(str(session.run.paths.folder)))
-        with server.background({loaded.name: loaded}, section.model_copy(update={"port": 0})) as url:
+        models = load_model(model_folder(str(session.run.paths.folder)))
+        [name] = models
+        with server.background(models, section.model_copy(update={"port": 0})) as url:
             if session.job.task is not None and session.job.task.kind == "causal_lm":
-                found = _complete(url, loaded.name, section.prompt, section.prompt_tokens)
+                found = _complete(url, name, section.prompt, section.prompt_tokens)
             else:
-                found = _infer(url, loaded.name, session)
-        facts["detail"] = f"{url} answered {found['text']!r}"
+                found = _infer(url, name, session)
+        facts["detail"] = f"{url} answered {found['prompt']!r} with {found['text'][:_SHOWN]!r}"
     return found
 
 
@@ -55,6 +58,8 @@ def _infer(url: str, model: str, session: Session) -> dict[str, Any]:
     columns = corpus.gather(split, np.arange(min(_SAMPLES, corpus.rows(split))))
     name = next(column for column in ("text", "features", "pixels", "image") if column in columns)
     values = columns[name]
+    if name == "features" and corpus.info["statistics"]:
+        values = _as_measured(np.asarray(values), corpus.info["statistics"])
     if name == "text":
         tensor = {"name": name, "shape": [len(values)], "datatype": "BYTES", "data": list(values)}
     else:
@@ -64,3 +69,9 @@ def _infer(url: str, model: str, session: Session) -> dict[str, Any]:
     reply = _post(f"{url}/v2/models/{model}/infer", {"inputs": [tensor]})
     outputs = {output["name"]: output["data"] for output in reply["outputs"]}
     return {"prompt": f"{len(values)} {split} samples ({name})", "text": json.dumps(outputs), "outputs": outputs}
+
+
+def _as_measured(features: NDArray[Any], statistics: Mapping[str, Any]) -> NDArray[Any]:
+    """Standardised features [n, F] back in their own units: a client knows nothing of the training split's mean."""
+    raw: NDArray[Any] = features * np.asarray(statistics["deviation"]) + np.asarray(statistics["mean"])
+    return raw

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from fullbore.base.errors import InputError
@@ -38,8 +39,12 @@ def serve(target: str, overrides: Mapping[str, str], *, ready: Callable[[str], N
     section = load_section("serve", written, overrides)
     assert isinstance(section, ServeSection)
 
-    def load() -> dict[str, weights.LoadedModel]:
-        loaded = weights.load(folder)
-        return {loaded.name: loaded}
+    server.serve(lambda: load_model(folder), section, ready=ready)
 
-    server.serve(load, section, ready=ready)
+
+def load_model(folder: Path) -> dict[str, weights.LoadedModel]:
+    """The model in `folder` by the name that clients use: its job's, else the folder's."""
+    loaded = weights.load(folder)
+    job = folder.parent.parent / "job.toml"
+    name = tomllib.loads(job.read_text()).get("name", loaded.name) if job.is_file() else loaded.name
+    return {name: replace(loaded, name=name)}

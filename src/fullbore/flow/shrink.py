@@ -61,11 +61,18 @@ def compress(
         out=out,
         recorder=recorder,
         progress=progress,
+        judged_ids=_ids(split, judged),
+        calibration_ids=_ids("train", calibration),
     )
 
 
 def _batches(prepared: Materials, split: str) -> Any:
     return once(prepared.shards, split, _BATCH, prepared.task.collate, rank=0, world_size=1)
+
+
+def _ids(split: str, batches: list[dict[str, Tensor]]) -> list[str]:
+    """Names of the first rows of a split, as many as there are in `batches`."""
+    return [f"{split}:{row}" for row in range(sum(len(next(iter(batch.values()))) for batch in batches))]
 
 
 def _judge(prepared: Materials, batches: list[dict[str, Tensor]]) -> Callable[[nn.Module], compression.Judgement]:
