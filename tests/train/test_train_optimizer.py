@@ -112,3 +112,23 @@ def test_schedules(steps: int, warmup: int, schedule: str) -> None:
         assert rates[-1] == pytest.approx(0.2)
     if warmup:
         assert rates[0] == pytest.approx(2.0 / warmup)
+
+
+def test_muon_turns_matrices_and_leaves_the_rest_to_adamw() -> None:
+    section = small.section(optimizer="muon", weight_decay=0.1, clip=None)
+    mine, other = small.network(), small.network()
+    ours = Optimizer(mine, section)
+    matrices = [p for p in other.parameters() if p.ndim == 2]
+    rest = [p for p in other.parameters() if p.ndim == 1]
+    muon = torch.optim.Muon(matrices, lr=0.01, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+    adamw = torch.optim.AdamW(rest, lr=0.01, weight_decay=0.0, betas=(0.9, section.beta2))
+    for step in range(4):
+        _gradients(mine, 80.0, step)
+        _gradients(other, 1.0, step)
+        ours.step(80.0, 0.01)
+        muon.step()
+        adamw.step()
+    for name, weight in mine.state_dict().items():
+        torch.testing.assert_close(weight, other.state_dict()[name], rtol=1e-3, atol=1e-3)
+    kinds = {name.rsplit("/", 1)[1] for name in ours.state() if "weight" in name}
+    assert kinds == {"momentum"}

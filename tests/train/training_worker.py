@@ -20,7 +20,12 @@ from safetensors.torch import save_file
 from fullbore.base.errors import FullboreError
 from fullbore.record.sink import Sink
 from fullbore.record.span import Recorder
-from fullbore.train.loop import run
+from fullbore.train.loop import TrainResult, run
+
+
+def facts(result: TrainResult) -> dict[str, Any]:
+    """What must not depend on how often a run was killed."""
+    return {name: getattr(result, name) for name in ("steps", "loss", "metrics", "best_step", "stopped")}
 
 
 def main(folder: Path, options: dict[str, Any]) -> int:
@@ -52,8 +57,7 @@ def main(folder: Path, options: dict[str, Any]) -> int:
     finally:
         recorder.close()
     save_file(small.tensors(result.module), folder / f"weights.{rank}.safetensors")
-    facts = {name: getattr(result, name) for name in ("steps", "loss", "metrics", "best_step", "stopped")}
-    (folder / f"result.{rank}.json").write_text(json.dumps(facts))
+    (folder / f"result.{rank}.json").write_text(json.dumps(facts(result)))
     return 0
 
 

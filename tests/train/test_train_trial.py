@@ -1,0 +1,46 @@
+"""Trials measure real steps and leave nothing behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import small_training as small
+import torch
+
+from fullbore.train.trial import step_seconds
+
+
+def test_a_trial_measures_and_leaves_no_trace(tmp_path: Path) -> None:
+    kept = small.Kept()
+    setup = small.setup(tmp_path, small.plan(), recorder=small.Recorder(kept))
+    before = torch.get_rng_state(), torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    seconds = dict(setup.recorder.ledger().seconds)
+    trial = step_seconds(setup, precision="bf16", threads=1, compile=False, micro_batch=2, steps=3)
+    assert trial.seconds > 0
+    assert set(trial.parts) == {"copy", "forward", "backward", "optimizer"}
+    assert all(value > 0 for value in trial.parts.values())
+    assert trial.memory_bytes >= 4 * 4 * sum(p.numel() for p in small.network().parameters())
+    assert 0 < trial.loss < 5
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (torch.get_num_threads(), torch.get_deterministic_debug_mode()) == before[1:]
+    assert {event["kind"] for event in kept.events} <= {"ledger"}
+    assert setup.recorder.ledger().seconds.keys() == seconds.keys()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_larger_network_takes_more_memory(tmp_path: Path) -> None:
+    def held(width: int) -> int:
+        setup = small.setup(tmp_path, small.plan(), build=lambda: small.network(width=width))
+        return step_seconds(setup, precision="fp32", threads=1, compile=False, micro_batch=8, steps=1).memory_bytes
+
+    assert held(400_000) > held(40_000) > held(400)
+
+
+@pytest.mark.parametrize("micro_batch", [3, 8])
+def test_trials_take_the_same_steps_whatever_the_micro_batch(tmp_path: Path, micro_batch: int) -> None:
+    setup = small.setup(tmp_path, small.plan())
+    trial = step_seconds(setup, precision="fp32", threads=1, compile=False, micro_batch=micro_batch, steps=2)
+    assert trial.loss == pytest.approx(
+        step_seconds(setup, precision="fp32", threads=1, compile=False, micro_batch=1, steps=2).loss, rel=1e-5
+    )
