@@ -6,7 +6,8 @@ import json
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from fullbore.base.paths import RunPaths
 from fullbore.data.order import Order
 from fullbore.engine import local
 from fullbore.flow import materials
+from fullbore.flow.materials import Materials
 from fullbore.flow.session import Session
 from fullbore.models import ngram, tasks, weights
 from fullbore.record import artifact, read
@@ -26,7 +28,9 @@ from fullbore.record.progress import Progress
 from fullbore.record.span import Recorder
 from fullbore.spec.job import Job
 from fullbore.spec.plan import Plan
-from fullbore.train import loop
+from fullbore.train import loop, precision
+from fullbore.train.evaluate import evaluate
+from fullbore.train.parallel import Alone
 
 
 def train(session: Session, plan: Plan, *, resume: bool) -> dict[str, Any]:
@@ -80,6 +84,8 @@ def train_rank(
     result = loop.run(setup)
     if rank:
         return
+    if result.stopped != "interrupted":
+        result = replace(result, metrics={**result.metrics, **_tested(prepared, setup, result)})
     with recorder.state(State.CHECKPOINT):
         summary = _plain(result)
         if result.stopped != "interrupted":
@@ -96,6 +102,16 @@ def train_rank(
                 parents=parents,
             )
         write_atomic(_summary(paths), json.dumps(summary, indent=1) + "\n")
+
+
+def _tested(prepared: Materials, setup: loop.TrainSetup, result: loop.TrainResult) -> dict[str, float]:
+    """What the model that is kept reaches on the test split, as `test_<metric>`; one rank judges all of it."""
+    setup = replace(setup, validation=partial(prepared.judged, "test"))
+    with precision.exact(setup.plan.threads * setup.plan.world_size):
+        found = evaluate(setup, result.module, Alone()) or {}
+    if found:
+        setup.recorder.event("metric", step=result.steps, split="test", **found)
+    return {f"test_{name}": value for name, value in found.items()}
 
 
 def _plain(result: loop.TrainResult) -> dict[str, Any]:
