@@ -84,7 +84,7 @@ def test_waiting_for_data_names_bytes_or_cpu() -> None:
     waiting = {**TRAIN, "data wait": 3000.0}
     usage = {"data wait": Usage(3000, cpu_self=0.9, cpu_waiting=0.0)}
     slow = judge(waiting, busy={"feed": 3500.0, "feed cpu": 300.0}, usage=usage, source="s3://bucket/a")
-    assert slow.limit == "data read" and "reading s3://bucket/a" in slow.sentence
+    assert slow.limit == "data read" and "reading the shards" in slow.sentence
     assert slow.advice[0].predicted_gain == pytest.approx(3970 / 970 - 1, rel=0.01)
     decoding = judge(waiting, busy={"feed": 3500.0, "feed cpu": 3400.0}, usage=usage)
     assert decoding.limit == "data decode" and "3.4 s of a core per step" in decoding.sentence

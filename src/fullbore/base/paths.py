@@ -30,6 +30,10 @@ class RunPaths:
         return self.folder / "ceilings.json"
 
     @property
+    def work(self) -> Path:
+        return self.folder / "work.json"
+
+    @property
     def result(self) -> Path:
         return self.folder / "result.json"
 

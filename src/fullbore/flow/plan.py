@@ -43,6 +43,7 @@ def frozen(session: Session, resuming: bool) -> Frozen:
             write_atomic(paths.ceilings, json.dumps(ceilings.to_json(), indent=1) + "\n")
             prepared = materials.load(session.job, paths)
             work = works.work(prepared.model, prepared.task_section, prepared.sizes)
+            write_atomic(paths.work, json.dumps(work.to_json()) + "\n")
             if resuming and paths.plan.is_file():
                 plan = Plan.from_json(json.loads(paths.plan.read_text()))
                 facts["cached"] = True

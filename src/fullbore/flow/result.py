@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from fullbore.base.errors import FullboreError
+from fullbore.flow.limit import limit
 from fullbore.flow.session import Session
-from fullbore.perf.plan import verdict
-from fullbore.record import read
 from fullbore.record.ledger import Ledger
 from fullbore.spec.hardware import Ceilings
 from fullbore.spec.plan import Plan
@@ -36,7 +35,7 @@ def assemble(
         result |= _trained(training, plan, facts["work"], facts["ceilings"], ledger)
     result |= {key: facts[key] for key in ("baselines", "compression", "completion") if facts.get(key)}
     result["ledger"] = ledger.to_json()
-    result["verdict"] = _verdict(session, facts, ledger)
+    result["verdict"] = _verdict(session, ledger)
     model = session.run.paths.artifact("compressed" if facts.get("compression") else "model")
     result["model"] = str(model) if model.is_dir() else None
     result["next"] = _next(name, status, result["model"] is not None)
@@ -73,12 +72,10 @@ def _trained(training: dict[str, Any], plan: Plan, work: Work, ceilings: Ceiling
     }
 
 
-def _verdict(session: Session, facts: dict[str, Any], ledger: Ledger) -> dict[str, Any]:
+def _verdict(session: Session, ledger: Ledger) -> dict[str, Any]:
     session.recorder.account()
     session.recorder.settle()
-    paths = session.run.paths
-    found = verdict.of_run(ledger, list(read.events(paths.events())), facts.get("plan"), facts.get("ceilings"))
-    return found.to_json()
+    return limit(session.run.paths, ledger).to_json()
 
 
 def _next(name: str, status: str, served: bool) -> list[str]:

@@ -92,10 +92,9 @@ def _data(facts: Facts, states: Sequence[str]) -> Cause:
             "data wait", seconds, "waiting for data", (), (Advice("make the data arrive sooner", "", removed),)
         )
     idle = max(0.0, 1 - cpu / busy)
-    name = facts.source or "the shards"
     evidence = (f"the feed was busy {format_seconds(busy)} and used {format_seconds(cpu)} of CPU in it",)
     if idle > 0.5:
-        because = f"reading {name}: the feed waited for bytes {format_share(idle)} of its time"
+        because = f"reading the shards: the feed waited for bytes {format_share(idle)} of its time"
         advice = Advice("put the shards on a faster disk, or make them fit in memory", "", removed)
         return Cause("data read", seconds, because, evidence, (advice,))
     because = f"making batches (decode, collate), {format_seconds(cpu / max(1, facts.steps))} of a core per step"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from fullbore.base.units import format_bytes, format_seconds
 from fullbore.perf.plan.advise import Advice, gain
 from fullbore.perf.plan.cause import COMPUTE, Cause
-from fullbore.perf.plan.facts import Facts, Usage
+from fullbore.perf.plan.facts import TRAINING, Facts, Usage
 from fullbore.record.ledger import Ledger, State
 
 _MOVING = 64e3
@@ -161,7 +161,7 @@ def _straggler(facts: Facts, states: Sequence[str]) -> Cause | None:
     slow = waited.index(min(waited))
     explicit = max(_seconds(ledger, (State.STRAGGLER,)) for ledger in facts.ranks)
     seconds = max(max(waited) - min(waited), explicit)
-    working = [sum(ledger.seconds.values()) - wait for ledger, wait in zip(facts.ranks, waited, strict=True)]
+    working = [_seconds(ledger, TRAINING) - wait for ledger, wait in zip(facts.ranks, waited, strict=True)]
     others = sum(work for rank, work in enumerate(working) if rank != slow) / (len(working) - 1)
     evidence = (
         f"rank {slow} worked {format_seconds(working[slow])}, the others {format_seconds(others)} and waited for it"

@@ -1,0 +1,36 @@
+"""What limited a run: the verdict on what its folder holds, whether it ended by itself or not."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from fullbore.base.paths import RunPaths
+from fullbore.perf.measure import ledger as ledgers
+from fullbore.perf.plan import verdict
+from fullbore.perf.plan.verdict import Verdict
+from fullbore.record import read
+from fullbore.record.ledger import Ledger
+from fullbore.spec.hardware import Ceilings
+from fullbore.spec.plan import Plan
+from fullbore.spec.work import Work
+
+
+def limit(paths: RunPaths, ledger: Ledger) -> Verdict:
+    """The verdict on a run whose seconds are `ledger`, by its plan, ceilings, work, ranks and events so far."""
+    plan, ceilings, work = _json(paths.plan), _json(paths.ceilings), _json(paths.work)
+    return verdict.of_run(
+        ledger,
+        read.events(paths.events()),
+        Plan.from_json(plan) if plan else None,
+        Ceilings.from_json(ceilings) if ceilings else None,
+        work=Work.from_json(work) if work else None,
+        ranks=ledgers.ranks(paths),
+        source=tomllib.loads(paths.job.read_text())["data"]["source"],
+    )
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    return dict(json.loads(path.read_text())) if path.is_file() else None
