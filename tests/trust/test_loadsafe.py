@@ -55,6 +55,16 @@ def test_a_pickle_called_safetensors_is_refused_and_never_run(tmp_path: Path, pr
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("second", range(6))
+def test_a_header_length_that_begins_like_a_pickle_is_none(tmp_path: Path, second: int) -> None:
+    """The header's length is 0x80 + 256 n bytes: the file begins with 80 0n, as pickles do."""
+    length = 0x80 + 256 * second
+    text = json.dumps({"w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}).encode().ljust(length)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", length) + text + bytes(16))
+    assert loadsafe.weight_files(tmp_path) == [path]
+
+
 def test_a_torch_archive_called_safetensors_is_refused(tmp_path: Path) -> None:
     torch.save({"w": torch.ones(2)}, tmp_path / "model.safetensors")
     with pytest.raises(InputError, match="pickled"):

@@ -33,8 +33,17 @@ _DTYPES = frozenset(
 
 
 def pickle_like(head: bytes) -> bool:
-    """Whether a file that begins so is a pickle: protocols 2 to 5, or torch's zip and legacy archives."""
+    """Whether a file that begins so is a pickle: protocols 2 to 5, or torch's zip and legacy archives.
+
+    The header length of some safetensors files begins like a pickle; the `{` behind it tells them apart.
+    """
+    if _safetensors_like(head):
+        return False
     return (len(head) > 1 and head[0] == 0x80 and head[1] <= 5) or head.startswith((b"PK\x03\x04", b"\x89HDF"))
+
+
+def _safetensors_like(head: bytes) -> bool:
+    return head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] <= _HEADER_LIMIT
 
 
 def _refuse(path: Path) -> InputError:
