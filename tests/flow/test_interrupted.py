@@ -63,7 +63,7 @@ def test_killed_while_preparing(bench: Bench) -> None:
     bench.wait_for_run(process, "early", "stage")
     kill(process)
     assert bench.done("resume", "early")["status"] == "done"
-    leftovers = [path for path in (bench.folder / "runs").rglob("*.tmp")]
+    leftovers = list((bench.folder / "runs").rglob("*.tmp"))
     assert leftovers == []
 
 

@@ -111,11 +111,15 @@ def read(folder: Path, kind: str | None = None) -> Artifact:
         parents = tuple(Parent(p["kind"], p["digest"]) for p in manifest["parents"])
         info, schema = manifest["info"], manifest["schema"]
     except FileNotFoundError:
-        raise InputError(f"{folder}: no {MANIFEST}", hint="give the folder that fullbore wrote, or run it again") from None
+        raise InputError(
+            f"{folder}: no {MANIFEST}", hint="give the folder that fullbore wrote, or run it again"
+        ) from None
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise CorruptError(f"{path}: not a manifest ({error})", hint="remove the folder and run again") from None
     if schema != SCHEMA:
-        raise InputError(f"{path}: schema {schema}, expected {SCHEMA}", hint="it was written by another version of fullbore")
+        raise InputError(
+            f"{path}: schema {schema}, expected {SCHEMA}", hint="it was written by another version of fullbore"
+        )
     if kind is not None and found != kind:
         raise InputError(f"{folder}: holds {found!r}, expected {kind!r}")
     for name, entry in files.items():

@@ -15,7 +15,5 @@ class Progress(Protocol):
         """
 
 
-def no_progress(
-    stage: str, done: float, total: float | None, unit: str, *, detail: str = "", limit: str = ""
-) -> None:
+def no_progress(stage: str, done: float, total: float | None, unit: str, *, detail: str = "", limit: str = "") -> None:
     """Progress that nobody watches."""

@@ -46,7 +46,9 @@ class _Span:
         recorder._stack.append(recorder._current)
         recorder._switch(self._state)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         recorder = self._recorder
         recorder._switch(recorder._stack.pop())
 
