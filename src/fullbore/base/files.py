@@ -85,7 +85,7 @@ def remove_drafts(folder: Path) -> None:
         if not (entry.name.startswith(".") and entry.name.endswith(".tmp")):
             continue
         owner = next((int(part) for part in reversed(parts) if part.isdigit()), None)
-        if owner is not None and owner != os.getpid() and os.path.exists(f"/proc/{owner}"):
+        if owner is not None and owner != os.getpid() and Path(f"/proc/{owner}").exists():
             continue
         if entry.is_dir():
             shutil.rmtree(entry, ignore_errors=True)
@@ -108,7 +108,7 @@ def link_tree(source: Path, target: Path) -> None:
 
 @contextmanager
 def full_disk(path: Path, needed: int | None = None) -> Iterator[None]:
-    """Where the block fails for want of space, raise RunFailed naming `path`, the bytes it needs and those there are."""
+    """Where the block fails for want of space, raise RunFailed naming `path`, the bytes it needs and those there."""
     try:
         yield
     except OSError as error:
@@ -118,5 +118,5 @@ def full_disk(path: Path, needed: int | None = None) -> Iterator[None]:
         wanted = f"{needed:,} bytes are needed" if needed is not None else "more is needed"
         raise RunFailed(
             f"{path}: no space left ({wanted}, {shutil.disk_usage(folder).free:,} bytes are free; {error.strerror})",
-            hint="free some space or choose another disk, then run the same command again: what was there before is whole",
+            hint="free some space or choose another disk, then run it again: what was there before is whole",
         ) from None

@@ -76,5 +76,4 @@ def stage_cache() -> Path:
 
 def machine_cache() -> Path:
     """What was measured of this machine: `$XDG_CACHE_HOME/fullbore`, else `~/.cache/fullbore`."""
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(root) / "fullbore"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fullbore"
