@@ -80,7 +80,7 @@ class Ranks:
         self._running = [t for part in norms for t in (part.running_mean, part.running_var) if t is not None]
         warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
         self._parallel = nn.parallel.DistributedDataParallel(
-            loss, broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True
+            loss, forward_sync_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True
         )
         self._parallel.register_comm_hook(None, lambda _, bucket: self._add_bucket(bucket))
         return self._parallel
