@@ -176,6 +176,25 @@ def test_ranks_that_end_well_after_a_signal_are_done(tmp_path: Path) -> None:
     assert parent.communicate(timeout=30)[0] == ""
 
 
+def test_the_rank_to_blame_is_named_not_the_one_that_lost_it(tmp_path: Path) -> None:
+    environment = _program(
+        tmp_path,
+        """
+        import os, sys, time
+        time.sleep(0.0 if os.environ["RANK"] == "0" else 0.5)
+        sys.exit(75 if os.environ["RANK"] == "0" else 3)
+        """,
+    )
+    with pytest.raises(RunFailed, match="rank 1 ended with exit code 3"):
+        launch("ranked", [str(tmp_path)], 2, environment=environment)
+
+
+def test_ranks_that_all_lost_another_are_told_too(tmp_path: Path) -> None:
+    environment = _program(tmp_path, "import sys; sys.exit(75)")
+    with pytest.raises(RunFailed, match="ended with exit code 75"):
+        launch("ranked", [str(tmp_path)], 2, environment=environment)
+
+
 def test_the_group_forms_and_a_lost_rank_is_noticed_at_once(tmp_path: Path) -> None:
     environment = _program(
         tmp_path,

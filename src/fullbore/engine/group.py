@@ -13,7 +13,7 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
-from fullbore.base.errors import RunFailed
+from fullbore.engine.local import RankLost
 
 TIMEOUT_SECONDS = 120.0
 """How long a rank waits for another one that is alive; a dead one is noticed at once."""
@@ -23,7 +23,7 @@ TIMEOUT_SECONDS = 120.0
 def member(world_size: int, timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[None]:
     """Be a member of the group inside; a world of one needs none.
 
-    Raises RunFailed where another rank died or did not answer in time, inside the block too.
+    Raises RankLost where another rank died or did not answer in time, inside the block too.
     """
     if world_size == 1:
         yield
@@ -35,7 +35,7 @@ def member(world_size: int, timeout_seconds: float = TIMEOUT_SECONDS) -> Iterato
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
             reason = str(error).strip().splitlines()[0]
-            raise RunFailed(f"rank {rank} lost another rank: {reason}", hint="resume the run") from error
+            raise RankLost(f"rank {rank} lost another rank: {reason}", hint="resume the run") from error
         raise
     finally:
         if dist.is_initialized():

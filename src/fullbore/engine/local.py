@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import signal
@@ -20,6 +21,12 @@ from fullbore.base.errors import Interrupted, RunFailed
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 3.0
 _KEPT_LINES = 20
+
+
+class RankLost(RunFailed):
+    """A rank cannot go on because another one is gone. Its exit code tells `launch` that the other one is to blame."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h
 
 
 class _Rank:
@@ -110,8 +117,9 @@ def _wait(ranks: list[_Rank], passed: list[int], on_poll: Callable[[], None] | N
     for rank in ranks:
         rank.watch(ended)
     interrupted = False
-    remaining = len(ranks)
-    while remaining:
+    lost: _Rank | None = None
+    remaining, patience = len(ranks), math.inf
+    while remaining and time.monotonic() < patience:
         if on_poll is not None:
             on_poll()
         try:
@@ -122,10 +130,18 @@ def _wait(ranks: list[_Rank], passed: list[int], on_poll: Callable[[], None] | N
         code = rank.process.returncode
         if passed and code in (Interrupted.exit_code, -signal.SIGINT, -signal.SIGTERM):
             interrupted = True
+        elif code == RankLost.exit_code:
+            lost, patience = lost or rank, time.monotonic() + _GRACE_SECONDS
         elif code:
-            raise RunFailed(rank.failure(), hint="what it wrote says why; resume the run once that is put right")
+            raise _failed(rank)
+    if lost is not None:
+        raise _failed(lost)
     if interrupted:
         raise Interrupted(f"stopped by {signal.Signals(passed[0]).name}")
+
+
+def _failed(rank: _Rank) -> RunFailed:
+    return RunFailed(rank.failure(), hint="what it wrote says why; resume the run once that is put right")
 
 
 def _end(ranks: list[_Rank]) -> None:
