@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 
+import torch
 import xxhash
 
 from fullbore.base.errors import RunFailed, UsageError
@@ -147,7 +148,8 @@ class _Training:
         better = value == value if best is None else sign * value > sign * best.value
         if better:
             best = Best(position.step, value, metrics)
-            self._best = {name: tensor.clone() for name, tensor in checkpoint.weights(self._network).items()}
+            current = checkpoint.weights(self._network)
+            self._best = {n: t.clone(memory_format=torch.contiguous_format) for n, t in current.items()}
         self.position = replace(position, metrics=metrics, best=best, worse=0 if better else position.worse + 1)
 
     def _save(self) -> None:
