@@ -41,27 +41,26 @@ class Journal:
 
     def step(self, step: int, outcome: Outcome, seconds: float, waited: float, ids: NDArray[np.int64]) -> None:
         """Step `step` (from 1) is done: it took `seconds`, of them `waited` for data."""
-        with self._setup.recorder.state(State.REPORT):
-            self.samples += outcome.samples
-            self.units += outcome.units
-            self.seconds.append(seconds)
-            facts: dict[str, Any] = {
-                "loss": outcome.loss,
-                "learning_rate": outcome.learning_rate,
-                "gradient_norm": outcome.gradient_norm,
-            }
-            self._setup.recorder.event(
-                "step",
-                step=step,
-                **facts,
-                units=outcome.units,
-                samples=outcome.samples,
-                seconds=seconds,
-                ids=xxhash.xxh3_64_hexdigest(np.ascontiguousarray(ids).data),
-            )
-            if self._scalars is not None:
-                self._scalars.put(step, {f"train/{name}": value for name, value in facts.items()})
-            self._show(step, outcome, seconds, waited)
+        self.samples += outcome.samples
+        self.units += outcome.units
+        self.seconds.append(seconds)
+        facts: dict[str, Any] = {
+            "loss": outcome.loss,
+            "learning_rate": outcome.learning_rate,
+            "gradient_norm": outcome.gradient_norm,
+        }
+        self._setup.recorder.event(
+            "step",
+            step=step,
+            **facts,
+            units=outcome.units,
+            samples=outcome.samples,
+            seconds=seconds,
+            ids=xxhash.xxh3_64_hexdigest(np.ascontiguousarray(ids).data),
+        )
+        if self._scalars is not None:
+            self._scalars.put(step, {f"train/{name}": value for name, value in facts.items()})
+        self._show(step, outcome, seconds, waited)
 
     def metrics(self, step: int, metrics: dict[str, float]) -> None:
         self._setup.recorder.event("metric", step=step, split="validation", **metrics)

@@ -32,11 +32,12 @@ __all__ = ["TrainResult", "TrainSetup", "run"]
 def run(setup: TrainSetup) -> TrainResult:
     """Train one rank's part until the plan's steps are done, early stopping ends it, or `setup.stop()` does.
 
+    The ledger's `report` is what lies between the states of the steps: events, progress, where the run stands.
     Raises RunFailed if the loss stops being finite (the last good checkpoint stays), if checkpoints cannot be written
     twice in a row, or if another rank is lost; UsageError if there are checkpoints and `setup.resume` is false.
     """
     began = time.perf_counter()
-    with precision.exact(setup.plan.threads), group.member(setup.world_size), _training(setup) as training:
+    with _training(setup) as training, setup.recorder.state(State.REPORT):
         stop = False
         while (stopped := training.ended(stop)) is None:
             stop = training.advance()
@@ -47,6 +48,8 @@ def run(setup: TrainSetup) -> TrainResult:
 def _training(setup: TrainSetup) -> Iterator[_Training]:
     with ExitStack() as stack:
         with setup.recorder.state(State.START):
+            stack.enter_context(precision.exact(setup.plan.threads))
+            stack.enter_context(group.member(setup.world_size))
             exchange = Alone() if setup.world_size == 1 else Ranks(setup.recorder)
             checkpoints = Checkpoints(setup.checkpoints, setup.section.keep, setup.recorder, setup.task.metric)
             stack.callback(checkpoints.close)

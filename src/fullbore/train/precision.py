@@ -19,8 +19,12 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 def seed_step(seed: int, rank: int, step: int) -> None:
     """Make all that step `step` draws (dropout) depend on these numbers alone, so that no generator's state need be
-    saved."""
-    torch.manual_seed(xxhash.xxh3_64_intdigest(f"{seed}/{rank}/{step}".encode()))
+    saved. (torch.manual_seed looks for every kind of device, 0.1 ms: where there is none it is not asked.)"""
+    number = xxhash.xxh3_64_intdigest(f"{seed}/{rank}/{step}".encode())
+    if torch.accelerator.is_available():
+        torch.manual_seed(number)
+    else:
+        torch.default_generator.manual_seed(number)
 
 
 @contextmanager

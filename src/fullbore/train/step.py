@@ -91,16 +91,14 @@ class Step:
         forward, backward = map(self._recorder.state, self._states())
         plain = precision.autocast("fp32", self._device)
         summed = 0.0
-        with precision.autocast(self._plan.precision, self._device):
+        with forward, precision.autocast(self._plan.precision, self._device):
             for part in parts[:-1]:
                 with self._exchange.held():
-                    with forward:
-                        loss = self._loss(part)
+                    loss = self._loss(part)
                     with backward, plain:
                         loss.backward()
                         summed += loss.item()
-            with forward:
-                loss = self._loss(parts[-1])
+            loss = self._loss(parts[-1])
             with backward, plain:
                 loss.backward()
                 return self._exchange.totals([summed + loss.item(), *mine])
