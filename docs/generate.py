@@ -1,6 +1,6 @@
 """Write docs/job.md, every setting of a job, from the JSON Schema that `fullbore schema` prints.
 
-    python docs/generate.py            # after a setting was added or changed; a test compares
+python docs/generate.py            # after a setting was added or changed; a test compares
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TARGET = Path(__file__).with_name("job.md")
 HEAD = """\
 # Every setting of a job
 
-<!-- Written by docs/generate.py from the schema; a test compares. Change the docstrings in src/fullbore/spec instead. -->
+<!-- Written by docs/generate.py from the schema; a test compares. Change the docstrings in src/fullbore/spec. -->
 
 A job is a TOML file. A stage whose section is absent does not run: a job with only `[data]` packs shards. Unknown keys
 are errors, and all mistakes of a file are named at once, with their lines.

@@ -1,7 +1,7 @@
 """Draw docs/picture/explain.svg: what `fullbore explain` printed about a real run.
 
-    fullbore run recipes/python-lm.toml
-    python docs/picture/make.py last
+fullbore run recipes/python-lm.toml
+python docs/picture/make.py last
 """
 
 from __future__ import annotations
