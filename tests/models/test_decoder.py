@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fullbore.base.errors import InputError
-from fullbore.models import weights
+from fullbore.models import kernels, weights
 from fullbore.models.build import Sizes, build
 from fullbore.models.decoder import Decoder, from_config
 from fullbore.spec.model import DecoderModel, TaskSection
@@ -159,3 +160,43 @@ def test_the_config_says_what_the_network_is(tmp_path: Path) -> None:
     assert config["model_type"] == "llama" and config["vocab_size"] == 97
     assert config["fullbore"]["sizes"]["sequence_length"] == 32
     assert config["fullbore"]["variant"] == "fp32"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_written_out_gradients_are_autograds(dtype: torch.dtype) -> None:
+    """Norm, rotation and attention of `models.kernels` against autograd of their formulas in fp64."""
+    torch.manual_seed(0)
+    exact = {"dtype": torch.float64}
+    tolerance = 1e-5 if dtype is torch.float32 else 3e-2
+
+    def compare(ours: Callable[..., Tensor], formula: Callable[..., Tensor], *shapes: tuple[int, ...]) -> None:
+        given = [torch.randn(shape).to(dtype).requires_grad_() for shape in shapes]
+        reference = [tensor.detach().to(**exact).requires_grad_() for tensor in given]
+        seen, expected = ours(*given), formula(*reference)
+        upstream = torch.randn(expected.shape).to(dtype)
+        seen.backward(upstream)
+        expected.backward(upstream.double())
+        pairs = [(seen, expected), *((a.grad, b.grad) for a, b in zip(given, reference, strict=True))]
+        for one, two in pairs:
+            assert one is not None and two is not None
+            assert (one.double() - two).abs().max() <= tolerance * two.abs().max().clamp(min=1)
+
+    def norm(x: Tensor, weight: Tensor) -> Tensor:
+        return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight
+
+    compare(lambda x, weight: kernels.rms_norm(x, weight, 1e-5), norm, (3, 5, 32), (32,))
+    angles = torch.rand(7, 4)
+
+    def turn(x: Tensor) -> Tensor:
+        first, second = x.chunk(2, -1)
+        cosines, sines = angles.to(x.dtype).cos(), angles.to(x.dtype).sin()
+        return torch.cat((first * cosines - second * sines, second * cosines + first * sines), -1)
+
+    compare(lambda x: kernels.rotate(x, angles.cos().to(dtype), angles.sin().to(dtype)), turn, (2, 3, 7, 8))
+
+    def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        scores = queries @ keys.transpose(-1, -2) / queries.shape[-1] ** 0.5
+        hidden = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+        return scores.masked_fill(hidden, -torch.inf).softmax(-1) @ values
+
+    compare(kernels.causal_attention, attend, *[(2, 3, 9, 8)] * 3)

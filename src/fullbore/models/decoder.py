@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fullbore.base.errors import InputError
+from fullbore.models.kernels import causal_attention, rms_norm, rotate
 from fullbore.spec.model import DecoderModel
 
 EPSILON = 1e-5
@@ -27,7 +28,7 @@ def hidden_width(section: DecoderModel) -> int:
 
 
 class RMSNorm(nn.Module):
-    """Zhang and Sennrich (2019); computed in fp32, returned in the input's dtype."""
+    """Zhang and Sennrich (2019); computed in fp32."""
 
     def __init__(self, width: int, epsilon: float) -> None:
         super().__init__()
@@ -35,9 +36,7 @@ class RMSNorm(nn.Module):
         self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.float()
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.epsilon)
-        return (wide * scale).to(x.dtype) * self.weight.to(x.dtype)
+        return rms_norm(x, self.weight, self.epsilon)
 
 
 class Cache:
@@ -60,18 +59,11 @@ Turns = tuple[Tensor, Tensor]
 
 
 def rotary(start: int, length: int, width: int, theta: float, device: torch.device) -> Turns:
-    """Cosines and sines of positions start..start+length-1: two fp32 [length, width]."""
+    """Cosines and sines of positions start..start+length-1: two fp32 [length, width / 2]."""
     exponents = torch.arange(0, width, 2, dtype=torch.float32, device=device) / width
     positions = torch.arange(start, start + length, dtype=torch.float32, device=device)
     angles = torch.outer(positions, theta**-exponents)
-    angles = torch.cat((angles, angles), dim=-1)
     return angles.cos(), angles.sin()
-
-
-def _rotate(x: Tensor, turns: Turns) -> Tensor:
-    cosines, sines = turns[0].to(x.dtype), turns[1].to(x.dtype)
-    first, second = x.chunk(2, dim=-1)
-    return x * cosines + torch.cat((-second, first), dim=-1) * sines
 
 
 class Attention(nn.Module):
@@ -92,15 +84,15 @@ class Attention(nn.Module):
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
         past = cache.length if cache is not None else 0
-        queries, keys = _rotate(queries, turns), _rotate(keys, turns)
+        cosines, sines = turns[0].to(queries.dtype), turns[1].to(queries.dtype)
+        queries, keys = rotate(queries, cosines, sines), rotate(keys, cosines, sines)
         if cache is not None:
             keys, values = cache.extend(layer, keys, values)
-        mask = None
-        if past and length > 1:
+        if past == 0:
+            mixed = causal_attention(queries, keys, values)
+        else:
             mask = torch.ones(length, past + length, dtype=torch.bool, device=x.device).tril(past)
-        mixed = F.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=mask, is_causal=past == 0 and length > 1, enable_gqa=self.grouped
-        )
+            mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, enable_gqa=self.grouped)
         projected: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(batch, length, width))
         return projected
 

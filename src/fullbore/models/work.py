@@ -57,10 +57,10 @@ def decoder(section: DecoderModel, vocabulary: int, length: int) -> Work:
     hidden = hidden_width(section)
     operations = (
         Operation("embedding", "gather", (length, width), 0.0, 2.0 * length * width),
-        _map("norm", (length, width), 7, 2 * layers + 1),
+        _map("norm", (length, width), 5, 2 * layers + 1),
         _matmul("query", length, width, width, layers),
         _matmul("key, value", length, narrow, width, 2 * layers),
-        _map("rotary", (length, width + narrow), 10, layers),
+        _map("rotary", (length, width + narrow), 7, layers),
         Operation(
             "attention",
             "attention",
@@ -79,7 +79,7 @@ def decoder(section: DecoderModel, vocabulary: int, length: int) -> Work:
     )
     block = 2 * width * width + 2 * width * narrow + 3 * width * hidden + 2 * width
     parameters = vocabulary * width * (1 if section.tie_embeddings else 2) + layers * block + width
-    kept = layers * (8 * width + 2 * narrow + 4 * hidden + heads + 2) + 4 * width + 1 + 2 * width // heads
+    kept = layers * (7 * width + 2 * narrow + 4 * hidden + heads + 2) + 2 * width + 2 + width // heads
     return Work(parameters, operations, float(length * kept), "tokens", length)
 
 
