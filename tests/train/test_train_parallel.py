@@ -43,13 +43,14 @@ def _seconds(folder: Path, state: str, rank: int) -> float:
     return sum(event["seconds"].get(state, 0.0) for event in _events(folder, "ledger", rank))
 
 
-def test_two_ranks_have_the_losses_of_one(tmp_path: Path) -> None:
+def test_two_ranks_have_the_losses_of_one(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A batch of 9 in micro-batches of 2: rank 0 has three of them, rank 1 two; one parameter is never used."""
     plan: dict[str, Any] = {"global_batch_size": 9, "micro_batch_size": 2}
     kept = small.Kept()
     build = partial(small.network, unused=True)
     alone = run(small.setup(tmp_path / "one", small.plan(**plan), build=build, recorder=Recorder(kept)))
     _launch(tmp_path / "two", plan=plan, network={"unused": True})
+    assert capfd.readouterr().err == ""
     steps = _events(tmp_path / "two", "step")
     assert _losses(steps) == pytest.approx(_losses(kept.of("step")), rel=1e-5)
     assert _losses(steps) == _losses(_events(tmp_path / "two", "step", rank=1))
@@ -66,9 +67,10 @@ def test_two_ranks_have_the_losses_of_one(tmp_path: Path) -> None:
         assert _seconds(tmp_path / "two", "exposed communication", rank) > 0
 
 
-def test_killed_rank_ends_the_run_and_resuming_is_bit_equal(tmp_path: Path) -> None:
+def test_killed_rank_ends_the_run_and_resuming_is_bit_equal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     options: dict[str, Any] = {"network": {"norm": True, "dropout": 0.2}, "plan": {"steps": 30}}
     _launch(tmp_path / "whole", **options)
+    assert capfd.readouterr().err == ""
     folder = tmp_path / "killed"
 
     def kill_one() -> None:

@@ -85,12 +85,14 @@ def launch(
 ) -> None:
     """Run `python -m module arguments` once per rank and wait for all; `on_poll` is called a few times a second.
 
-    Each has RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT in its environment. SIGINT and SIGTERM are passed on. The
-    ranks die with this process, whatever ends it. Raises RunFailed with the last lines of the first rank that failed,
-    after ending the others; Interrupted if a signal was passed on and a rank ended with that exit code (130).
+    Each has RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT in its environment, and torch's C++ code warns only if
+    TORCH_CPP_LOG_LEVEL is set here (DDP would advise against what makes it repeatable). SIGINT and SIGTERM are passed
+    on. The ranks die with this process, whatever ends it. Raises RunFailed with the last lines of the first rank that
+    failed, after ending the others; Interrupted if a signal was passed on and a rank ended with that exit code (130).
     """
     with _listening() as (descriptor, port):
         shared = {
+            "TORCH_CPP_LOG_LEVEL": "ERROR",
             **os.environ,
             "WORLD_SIZE": str(world_size),
             "MASTER_ADDR": "127.0.0.1",

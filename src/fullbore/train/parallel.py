@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import time
-import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
@@ -78,7 +77,6 @@ class Ranks:
     def wrap(self, loss: nn.Module) -> nn.Module:
         norms = [part for part in loss.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
         self._running = [t for part in norms for t in (part.running_mean, part.running_var) if t is not None]
-        warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
         self._parallel = nn.parallel.DistributedDataParallel(
             loss, forward_sync_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True
         )
