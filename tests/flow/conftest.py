@@ -90,10 +90,10 @@ class Bench:
             **options,
         )
 
-    def run(self, *arguments: str | Path, **options: Any) -> Outcome:
+    def run(self, *arguments: str | Path, patience: float = 300, **options: Any) -> Outcome:
         began = time.monotonic()
         process = self.start(*arguments, **options)
-        stdout, stderr = process.communicate(timeout=300)
+        stdout, stderr = process.communicate(timeout=patience)
         return Outcome(process.returncode, stdout, stderr, time.monotonic() - began)
 
     def done(self, *arguments: str | Path) -> dict[str, Any]:
