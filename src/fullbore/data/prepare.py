@@ -58,7 +58,10 @@ class Source:
 
 def find(section: DataSection) -> Source:
     """Look at the source without reading a file. Raises InputError: nothing there, or no telling what it is."""
-    place = store.open(section.source)
+    try:
+        place = store.open(section.source)
+    except InputError as error:
+        raise InputError(f"data.source: {error.message}", hint=error.hint) from None
     entries = select(place.list(), section.include, section.exclude)
     if not entries:
         raise InputError(f"{section.source}: no files to read", hint="check data.source, data.include and data.exclude")

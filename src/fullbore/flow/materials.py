@@ -67,7 +67,7 @@ class Materials:
 
 
 def load(job: Job, paths: RunPaths) -> Materials:
-    """Open the artifacts of a run. Raises InputError if the training split is empty."""
+    """Open the artifacts of a run. Raises InputError if a split is empty that the job cannot do without."""
     if job.train is None or job.model is None or job.task is None:
         raise InputError(f"{paths.job}: no [train], [model] and [task] sections", hint="add them to train a model")
     shards = Shards(paths.artifact("shards" if job.tokenizer is not None else "corpus"))
@@ -75,6 +75,8 @@ def load(job: Job, paths: RunPaths) -> Materials:
         raise InputError(
             f"{job.data.source}: the training split is empty", hint="add data, or lower train.sequence_length"
         )
+    if job.task.baselines and not shards.rows("validation"):
+        raise InputError("task.baselines: there is no validation text to judge them on", hint="raise data.validation")
     vocabulary = tokenizer.load(paths.artifact("tokenizer")) if job.tokenizer is not None else None
     return Materials(
         job=job,

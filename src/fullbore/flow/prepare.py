@@ -31,7 +31,11 @@ def _corpus(session: Session) -> Artifact:
         packed = Path(job.data.source, artifact.MANIFEST)
         if packed.is_file():
             corpus = session.cached(
-                "corpus", "given", State.READ, facts, lambda _: artifact.require_intact(artifact.read(packed.parent))
+                "corpus",
+                "given",
+                State.READ,
+                facts,
+                lambda _: artifact.require_intact(artifact.read(packed.parent, "corpus")),
             )
         else:
             with session.recorder.state(State.READ):

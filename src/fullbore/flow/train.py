@@ -130,8 +130,8 @@ def baselines(session: Session, plan: Plan) -> dict[str, float]:
         prepared = materials.load(session.job, session.run.paths)
         shards, section = prepared.shards, prepared.train
         per_token = tasks.bytes_per_token(shards.info)
-        if prepared.vocabulary is None or per_token is None or not shards.rows("validation"):
-            raise InputError("task.baselines: there is no validation text to judge on", hint="set data.validation")
+        if prepared.vocabulary is None or per_token is None:
+            raise InputError("task.baselines: the data hold no text")
         positions = np.arange(min(plan.steps * section.global_batch_size, shards.rows("train")))
         trained = np.asarray(shards.gather("train", Order(section.seed, shards.rows("train")).ids(positions))["tokens"])
         judged = np.asarray(shards.gather("validation", np.arange(shards.rows("validation")))["tokens"])
