@@ -203,7 +203,7 @@ def test_the_tour(reader: Reader) -> None:
     assert any("Resume with: fullbore resume stopped" in said for said in reader.said)
     assert [event["resumed"] for event in reader.events("stopped", "session")] == [False, True]
     steps = {event["step"] for event in reader.events("stopped", "step")}
-    assert steps == set(range(1, 401))
+    assert steps == set(range(1, 601))
 
 
 @pytest.mark.slow
