@@ -119,6 +119,7 @@ def test_the_logits_never_exist_at_once_in_fp32() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_compiled_steps_agree_and_compiling_is_its_own_state(tmp_path: Path, shards: Shards) -> None:
     plain, compiled = small.Kept(), small.Kept()
     run(_setup(tmp_path / "plain", shards, plain, plan={"precision": "fp32", "steps": 4}))
