@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.docs import example_data
 
 from fullbore.base import errors
 from fullbore.cli.main import VERBS
 from fullbore.record.ledger import State
 from fullbore.store import open as open_store
+from tests.docs import example_data
 
 ROOT = Path(__file__).parents[2]
 READMES = (ROOT / "README.md", ROOT / "README.zh.md")
@@ -203,7 +203,7 @@ def test_the_tour(reader: Reader) -> None:
     assert any("Resume with: fullbore resume stopped" in said for said in reader.said)
     assert [event["resumed"] for event in reader.events("stopped", "session")] == [False, True]
     steps = {event["step"] for event in reader.events("stopped", "step")}
-    assert steps == set(range(1, 601))
+    assert steps == set(range(1, 501))
 
 
 @pytest.mark.slow
