@@ -19,6 +19,7 @@ from fullbore.serve import run as server
 _SAMPLES = 4
 _SECONDS = 60
 _SHOWN = 60
+_TEMPERATURE = 0.7
 
 
 def answer(session: Session) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _complete(url: str, model: str, prompt: str, tokens: int) -> dict[str, Any]:
-    body = {"model": model, "prompt": prompt, "max_tokens": tokens, "temperature": 0.0}
+    body = {"model": model, "prompt": prompt, "max_tokens": tokens, "temperature": _TEMPERATURE, "seed": 0}
     reply = _post(f"{url}/v1/completions", body)
     return {"prompt": prompt, "text": reply["choices"][0]["text"], "usage": reply["usage"]}
 
