@@ -35,7 +35,7 @@ bench: $(READY)          ## the figures that are claimed; results go to benchmar
 	$(BIN)/python benchmarks/run.py
 
 lock:                    ## resolve the dependencies anew (torch and what it brings stay out: pip installs its CPU build)
-	$(BIN)/uv pip compile pyproject.toml --group dev --python-version 3.11 --generate-hashes \
+	$(BIN)/uv pip compile --system-certs pyproject.toml --group dev --python-version 3.11 --generate-hashes \
 	  --override requirements.override --no-header -q -o requirements.lock
 
 clean:                   ## remove the environment and all runs
@@ -44,6 +44,6 @@ clean:                   ## remove the environment and all runs
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	$(BIN)/uv pip install --system-certs --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --system-certs --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $(READY)
