@@ -1,6 +1,10 @@
+"""Fixtures and recording that rooms share."""
+
 from collections.abc import Iterator
 
 import pytest
+
+from tests.soak_record import SoakRecord
 
 
 @pytest.fixture
@@ -25,3 +29,8 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     yield endpoint
     client.close()
     server.stop()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.markexpr == "soak":
+        config.pluginmanager.register(SoakRecord())
