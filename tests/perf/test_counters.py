@@ -78,8 +78,20 @@ def test_a_stopped_child_is_seen() -> None:
     with child("import time; time.sleep(60)") as pid:
         os.kill(pid, signal.SIGSTOP)
         os.waitpid(pid, os.WUNTRACED)
-        assert measured(0.05)["stopped"] == 1
+        found = measured(0.05)
         os.kill(pid, signal.SIGCONT)
+    assert (found["stopped"], found["stopped_ranks"]) == (1, [])
+
+
+def test_a_stopped_rank_is_known_by_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "7")
+    monkeypatch.setenv("RANK", "3")
+    with child("import time; time.sleep(60)") as pid:
+        os.kill(pid, signal.SIGSTOP)
+        os.waitpid(pid, os.WUNTRACED)
+        found = measured(0.05)
+        os.kill(pid, signal.SIGCONT)
+    assert found["stopped_ranks"] == [3]
 
 
 def test_written_and_read_bytes_of_the_disk(tmp_path: Path) -> None:

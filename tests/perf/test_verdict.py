@@ -167,6 +167,15 @@ def test_the_straggler_is_named_from_all_ranks() -> None:
     assert even.limit == "model compute"
 
 
+def test_a_rank_stopped_while_it_exchanges_is_the_straggler_though_all_wait_alike() -> None:
+    alike = Ledger({"forward": 100.0, "backward": 200.0, "exposed communication": 400.0})
+    usage = {"exposed communication": Usage(400, cpu_self=0.1, held=380.0)}
+    found = verdict(Facts(alike, cores=2, ranks=(alike, alike), stopped={1: 380.0}, usage=usage, plan=PLAN))
+    assert found.limit == "straggler" and "rank 1" in found.sentence
+    assert any("it was not allowed to run" in line for line in found.evidence)
+    assert found.share == pytest.approx(380 / 700)
+
+
 def test_utilisation_follows_the_law() -> None:
     given = facts(TRAIN, busy={"feed": 97.2})
     found = {item.resource: item for item in utilisation(given)}

@@ -36,7 +36,7 @@ def sample(before: Reading, after: Reading, interval: float, cores: int) -> dict
     cpu_waiting: threads of this tree that were ready to run and had no core
     rss, memory_available: bytes
     read_bytes_per_second, write_bytes_per_second, major_faults_per_second
-    stopped: processes of the tree held by a signal
+    stopped: processes of the tree held by a signal; stopped_ranks: which ranks of a data-parallel run they are
     pressure: share of the time in which some task of the machine stalled for cpu, io, memory
     """
     seconds = max(after.clock - before.clock, 1e-9)
@@ -52,7 +52,8 @@ def sample(before: Reading, after: Reading, interval: float, cores: int) -> dict
             "read_bytes_per_second": max(0, two.read_bytes - one.read_bytes) / seconds,
             "write_bytes_per_second": max(0, two.write_bytes - one.write_bytes) / seconds,
             "major_faults_per_second": max(0, two.major_faults - one.major_faults) / seconds,
-            "stopped": two.stopped,
+            "stopped": len(two.stopped),
+            "stopped_ranks": [rank for pid in two.stopped if (rank := proc.rank(pid)) is not None],
         }
     if before.machine and after.machine:
         others = max(0.0, (after.machine.busy - before.machine.busy) / seconds - used)

@@ -7,6 +7,7 @@ Source: proc(5), Documentation/accounting/psi.rst, Documentation/admin-guide/cgr
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -112,8 +113,8 @@ class TreeTimes:
     read_bytes: int
     write_bytes: int
     processes: int
-    stopped: int
-    """Processes of the tree that a signal or a tracer has stopped."""
+    stopped: tuple[int, ...]
+    """Ids of the processes that a signal or a tracer has stopped."""
 
 
 class Tree:
@@ -140,13 +141,15 @@ class Tree:
 
     def times(self) -> TreeTimes | None:
         """Sums over the tree; none where there is no /proc."""
-        cpu = waiting = faults = rss = read_bytes = write_bytes = processes = stopped = 0
+        cpu = waiting = faults = rss = read_bytes = write_bytes = processes = 0
+        stopped: list[int] = []
         for pid in self.members():
             fields = _stat(pid)
             if len(fields) < 22:
                 continue
             processes += 1
-            stopped += fields[0] in ("T", "t")
+            if fields[0] in ("T", "t"):
+                stopped.append(pid)
             faults += int(fields[9]) + int(fields[10])
             cpu += sum(map(int, fields[11:15]))
             rss += int(fields[21]) * _PAGE
@@ -160,7 +163,13 @@ class Tree:
         if not processes:
             return None
         delayed = waiting / 1e9 if waiting else None
-        return TreeTimes(cpu / _TICKS, delayed, faults, rss, read_bytes, write_bytes, processes, stopped)
+        return TreeTimes(cpu / _TICKS, delayed, faults, rss, read_bytes, write_bytes, processes, tuple(stopped))
+
+
+def rank(pid: int) -> int | None:
+    """The rank that a process was started as, if it is one of a data-parallel run: `RANK` of its environment."""
+    found = re.search(r"(?:^|\0)RANK=(\d+)\0", read(f"/proc/{pid}/environ"))
+    return int(found[1]) if found else None
 
 
 def _stat(pid: int) -> list[str]:

@@ -56,6 +56,8 @@ class Facts:
     """By state."""
     ranks: tuple[Ledger, ...] = ()
     """Of every rank, if there are several."""
+    stopped: Mapping[int, float] = field(default_factory=dict)
+    """Seconds in which a rank was stopped by a signal."""
     plan: Plan | None = None
     ceilings: Ceilings | None = None
     work: Work | None = None
@@ -100,6 +102,7 @@ def gather(
         cores=cores,
         usage=usage_by_state(intervals, samples),
         ranks=tuple(ranks),
+        stopped=_stopped(samples),
         plan=plan,
         ceilings=ceilings,
         work=work,
@@ -107,6 +110,14 @@ def gather(
         steps=steps,
         source=source,
     )
+
+
+def _stopped(samples: Iterable[Mapping[str, Any]]) -> dict[int, float]:
+    found: dict[int, float] = {}
+    for sample in samples:
+        for rank in sample.get("stopped_ranks", ()):
+            found[rank] = found.get(rank, 0.0) + float(sample["seconds"])
+    return found
 
 
 def usage_by_state(intervals: Iterable[Mapping[str, Any]], samples: Iterable[Mapping[str, Any]]) -> dict[str, Usage]:

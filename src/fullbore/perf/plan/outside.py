@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from fullbore.base.units import format_bytes, format_seconds
 from fullbore.perf.plan.advise import Advice, gain
@@ -17,14 +18,18 @@ _WAITING = (State.COMMUNICATION, State.STRAGGLER)
 
 
 def outside(facts: Facts, states: Sequence[str]) -> list[Cause]:
-    """What other programs, people, the host or a device took from these states."""
-    found = [_held(facts, states), _neighbour(facts, states), _steal(facts, states), _disk(facts, states)]
-    return [
-        cause for cause in [*found, _source(facts, states), _straggler(facts, states)] if cause and cause.seconds > 0
-    ]
+    """What other programs, people, the host or a device took from these states. A stopped process that other ranks wait
+    for is told as the straggler that it is."""
+    held, straggler = _held(facts, states), _straggler(facts, states)
+    found = [_neighbour(facts, states), _steal(facts, states), _disk(facts, states), _source(facts, states)]
+    if straggler and held.seconds and straggler.seconds > held.seconds / 2:
+        found += [replace(straggler, evidence=(*straggler.evidence, *held.evidence))]
+    else:
+        found += [held, straggler]
+    return [cause for cause in found if cause and cause.seconds > 0]
 
 
-def _held(facts: Facts, states: Sequence[str]) -> Cause | None:
+def _held(facts: Facts, states: Sequence[str]) -> Cause:
     usage = facts.used(states)
     told = format_seconds(usage.held)
     change = "let the process run: something sends it SIGSTOP (a debugger, a terminal's Ctrl-Z, a batch system)"
@@ -154,13 +159,16 @@ def _source(facts: Facts, states: Sequence[str]) -> Cause | None:
 
 
 def _straggler(facts: Facts, states: Sequence[str]) -> Cause | None:
-    """What ranks wait for the slowest beyond what all of them wait: the one that waits least is waited for."""
+    """What ranks wait for the slowest beyond what all of them wait: the one that waits least is waited for, or the one
+    that was stopped (if that happened while they exchanged gradients, it seems to wait like all others)."""
     if len(facts.ranks) < 2 or State.FORWARD not in states:
         return None
     waited = [_seconds(ledger, _WAITING) for ledger in facts.ranks]
-    slow = waited.index(min(waited))
     explicit = max(_seconds(ledger, (State.STRAGGLER,)) for ledger in facts.ranks)
-    seconds = max(max(waited) - min(waited), explicit)
+    slow, seconds = waited.index(min(waited)), max(max(waited) - min(waited), explicit)
+    stopped = max(facts.stopped, key=lambda rank: facts.stopped[rank], default=slow)
+    if stopped < len(waited) and facts.stopped.get(stopped, 0.0) > seconds / 2:
+        slow, seconds = stopped, max(seconds, facts.stopped[stopped])
     working = [_seconds(ledger, TRAINING) - wait for ledger, wait in zip(facts.ranks, waited, strict=True)]
     others = sum(work for rank, work in enumerate(working) if rank != slow) / (len(working) - 1)
     evidence = (
