@@ -245,12 +245,12 @@ def test_a_full_disk_while_checkpointing_keeps_the_last_good_one(tiny: Bench) ->
 
 @pytest.mark.real
 def test_a_small_disk_runs_full_while_training(bench: Bench) -> None:
-    """A tmpfs of its own (root) holds the runs folder: preparing fits, checkpoints do not, until there is more room."""
-    job = bench.job(TINY.replace("width = 32", "width = 256"))
+    """A tmpfs of its own (root) holds the runs folder: two checkpoints fit, a third only with more room."""
+    job = bench.job(TINY.replace("width = 32", "width = 320"))
     (bench.folder / "runs").mkdir()
     script = (
-        'mount -t tmpfs -o size=12m none runs || exit 9; "$0" run "$1" --name full; echo "ended $?"; '
-        'mount -o remount,size=200m runs; "$0" inspect full --verify > /dev/null && echo intact; '
+        'mount -t tmpfs -o size=72m none runs || exit 9; "$0" run "$1" --name full; echo "ended $?"; '
+        'mount -o remount,size=300m runs; "$0" inspect full --verify > /dev/null && echo intact; '
         '"$0" resume full --json | tail -1'
     )
     done = subprocess.run(
