@@ -51,8 +51,8 @@ def test_images_of_other_sizes_are_told_from_the_first(make: Prepare, tmp_path: 
     for number, size in enumerate([(8, 8), (8, 8), (9, 8)]):
         (tmp_path / "p" / "train" / "x").mkdir(parents=True, exist_ok=True)
         (tmp_path / "p" / "train" / "x" / f"{number}.png").write_bytes(picture(size, number, "png"))
-    (tmp_path / "p" / "val" / "x").mkdir(parents=True)
-    (tmp_path / "p" / "val" / "x" / "0.png").write_bytes(picture((8, 8), 9, "png"))
+    (tmp_path / "p" / "val" / "y").mkdir(parents=True)
+    (tmp_path / "p" / "val" / "y" / "0.png").write_bytes(picture((8, 8), 9, "png"))
     corpus = make(tmp_path / "p", "classification", error_budget=0.5)
     [bad] = corpus.info["quarantined"]
     assert bad["reason"] == "pixels 3×9×8, expected 3×8×8 as the first (data.image_size brings them to one size)"

@@ -92,3 +92,46 @@ def test_csv_files_must_agree(make: Prepare, tmp_path: Path) -> None:
     (tmp_path / "c" / "b.csv").write_text("a,c\n1,2\n")
     with pytest.raises(InputError, match=r"b\.csv: columns a, c, expected a, b as in a\.csv"):
         make(tmp_path / "c")
+
+
+def table(path: Path, labels: list[str]) -> Path:
+    path.write_text("a,answer\n" + "\n".join(f"{row},{label}" for row, label in enumerate(labels)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([f"{50 + 3 * (row % 211)}.0" for row in range(442)], "found 211 distinct values in 442 samples (50.0, 53.0"),
+        ([f"{row % 30}.5" for row in range(3000)], "found 30 distinct values in 3,000 samples (0.5, 1.5, 2.5"),
+        (["cat"] * 9, "found one class, 'cat', expected at least two"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(make: Prepare, tmp_path: Path, labels: list[str], said: str) -> None:
+    with pytest.raises(InputError, match=r"^data\.label: ") as raised:
+        make(table(tmp_path / "a.csv", labels), "classification", label="last")
+    assert said in raised.value.message
+    assert raised.value.hint and ('task.kind = "regression"' in raised.value.hint or "cat" in labels)
+    assert not (tmp_path / "corpus").exists()
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [str(row % 150) for row in range(300)],
+        [str(1000 * (row % 25)) for row in range(300)],
+        [f"v{row / 7:.3f}" for row in range(300)],
+        [str(row % 20 / 2) for row in range(100)],
+    ],
+    ids=["ids", "codes", "names", "half stars"],
+)
+def test_numbers_may_name_classes(make: Prepare, tmp_path: Path, labels: list[str]) -> None:
+    corpus = make(table(tmp_path / "a.csv", labels), "classification", label="last")
+    assert len(corpus.info["classes"]) == len(set(labels))
+
+
+def test_a_part_of_a_source_may_hold_one_class(make: Prepare, tmp_path: Path) -> None:
+    source = table(tmp_path / "a.csv", ["cat"] * 9 + ["dog"])
+    assert make(source, "classification", label="last", limit=9).info["classes"] == ["cat"]
+    with pytest.raises(InputError, match="one class"):
+        make(table(tmp_path / "b.csv", ["cat"] * 9), "classification", label="last", limit=9)

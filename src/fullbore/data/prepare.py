@@ -22,6 +22,7 @@ from fullbore.base.files import full_disk, remove_drafts
 from fullbore.base.units import format_share
 from fullbore.data.clean import SPLITS, Sieve
 from fullbore.data.columns import Column, Columns, Schema
+from fullbore.data.labels import require_classes
 from fullbore.data.sample import Bad, Sample
 from fullbore.data.shards import Writer, open_shard, write_shard
 from fullbore.data.sources import csv, idx, images, jsonl, text
@@ -35,7 +36,7 @@ from fullbore.record.span import Recorder
 from fullbore.spec.data import DataSection
 from fullbore.spec.model import TaskSection
 
-VERSION = 1
+VERSION = 2
 _SOURCES: dict[str, Callable[..., Iterator[Sample | Bad]]] = {
     "text": text.samples,
     "jsonl": jsonl.samples,
@@ -60,45 +61,58 @@ def find(section: DataSection) -> Source:
     """Look at the source without reading a file. Raises InputError: nothing there, or no telling what it is."""
     try:
         place = store.open(section.source)
+        entries = select(place.list(), section.include, section.exclude)
+        if not entries:
+            raise InputError(
+                f"{section.source}: no files to read", hint="check data.source, data.include and data.exclude"
+            )
+        form = section.format if section.format != "auto" else detect(entries, section.source)
+        return Source(place, of_format(entries, form, section.source, bool(section.include)), form)
     except InputError as error:
         raise InputError(f"data.source: {error.message}", hint=error.hint) from None
-    entries = select(place.list(), section.include, section.exclude)
-    if not entries:
-        raise InputError(f"{section.source}: no files to read", hint="check data.source, data.include and data.exclude")
-    form = section.format if section.format != "auto" else detect(entries, section.source)
-    return Source(place, of_format(entries, form, section.source, bool(section.include)), form)
 
 
-def fingerprint(section: DataSection) -> str:
-    """A key that changes when a file's name, size or version does, or a setting; no file is read."""
-    source = find(section)
-    files = [(entry.path, entry.bytes, entry.version) for entry in source.entries]
-    key = [VERSION, section.model_dump(mode="json"), source.format, files]
+def fingerprint(section: DataSection, source: Source | None = None) -> str:
+    """A key that changes when a file's name, size or version does, or a setting; no file is read.
+
+    `source`: what `find` saw, if it was asked already.
+    """
+    found = source or find(section)
+    files = [(entry.path, entry.bytes, entry.version) for entry in found.entries]
+    key = [VERSION, section.model_dump(mode="json"), found.format, files]
     return xxhash.xxh3_128_hexdigest(json.dumps(key, sort_keys=True).encode())
 
 
 def prepare(
-    section: DataSection, task: TaskSection | None, out: Path, *, recorder: Recorder, progress: Progress, seed: int = 0
+    section: DataSection,
+    task: TaskSection | None,
+    out: Path,
+    *,
+    recorder: Recorder,
+    progress: Progress,
+    seed: int = 0,
+    source: Source | None = None,
 ) -> Artifact:
     """Write the corpus that `section` asks for to `out`: all of it appears there, or nothing does.
 
-    Raises InputError (nothing to read, damaged files, more bad samples than the error budget, no training sample),
-    RunFailed (disk full).
+    `source`: what `find` saw, if it was asked already.
+    Raises InputError (nothing to read, damaged files, more bad samples than the error budget, no training sample,
+    labels that are no classes), RunFailed (disk full).
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     remove_drafts(out.parent)
     with recorder.state(State.READ):
-        source = find(section)
+        found = source or find(section)
         with full_disk(out), artifact.create(out, "corpus") as draft:
             corpus = _Corpus(section, task, draft.folder, seed)
-            tally = Tally(sum(entry.bytes for entry in source.entries))
-            samples = _SOURCES[source.format](source.place, source.entries, section, tally)
+            tally = Tally(sum(entry.bytes for entry in found.entries))
+            samples = _SOURCES[found.format](found.place, found.entries, section, tally)
             for number, sample in enumerate(itertools.islice(samples, section.limit)):
                 corpus.add(sample)
                 if number % _TOLD_EVERY == 0:
                     progress("read", tally.done, tally.total or None, "B", detail=f"{corpus.sieve.kept:,} samples kept")
             with recorder.state(State.PACK):
-                draft.info.update(corpus.finish())
+                draft.info.update(corpus.finish(whole=section.limit is None or next(samples, None) is None))
             progress("read", tally.done, tally.done, "B", detail=f"{corpus.sieve.kept:,} samples kept")
     return artifact.read(out, "corpus")
 
@@ -188,9 +202,11 @@ class _Corpus:
         if self._section.standardise and "features" not in values:
             raise InputError(f"{where}: data.standardise is for numeric columns, found {', '.join(values)}")
 
-    def finish(self) -> dict[str, Any]:
-        """Write what is left; the corpus's info."""
+    def finish(self, *, whole: bool) -> dict[str, Any]:
+        """Write what is left; the corpus's info. `whole`: the source holds no more samples than were added."""
         self._require_good()
+        if self._task is not None and self._task.kind == "classification":
+            require_classes(self._totals(), whole=whole)
         splits = {split: writer.finish() for split, writer in self._writers.items()}
         if not splits["train"]:
             raise InputError(
@@ -215,6 +231,12 @@ class _Corpus:
             "class_counts_by_split": counts if names else None,
             "statistics": statistics,
             **self.sieve.counts(),
+        }
+
+    def _totals(self) -> dict[str, int]:
+        """Samples by class, in all splits together."""
+        return {
+            name: sum(self._class_counts[split, index] for split in SPLITS) for name, index in self._classes.items()
         }
 
     def _require_good(self) -> None:
