@@ -65,10 +65,7 @@ def default(node: dict[str, Any]) -> str:
     """What holds where nothing is written, as it would be written."""
     if "default" not in node:
         return '`"none"`' if {"const": "none"} in node.get("anyOf", ()) else "not set"
-    value = node["default"]
-    if any("64MiB" in option.get("examples", ()) for option in node.get("anyOf", ())):
-        value = f"{value >> 20}MiB" if value % 2**20 == 0 else f"{value // 10**6}MB"
-    return f"`{toml_value(value)}`"
+    return f"`{toml_value(node['default'])}`"
 
 
 def table(section: dict[str, Any], required: list[str]) -> Iterator[str]:

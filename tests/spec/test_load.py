@@ -203,6 +203,31 @@ def jobs(draw: st.DrawFn) -> Job:
     return Job.model_validate({"name": "j", "data": data, "train": train, "model": model, "task": task, "serve": serve})
 
 
+def test_a_lone_value_of_set_is_a_list_of_one(here: Path) -> None:
+    job = load("base.toml", {"data.include": "*.rst", "compress.variants": "int8", "model.hidden": "64"}).job
+    assert job.data.include == ("*.rst",) and job.compress is not None and job.compress.variants == ("int8",)
+    assert job.model is not None and job.model.kind == "decoder" and job.model.hidden == 64
+    perceptron = {"model.kind": "mlp", "model.hidden": "64", "task.kind": "regression"}
+    (here / "mlp.toml").write_text('extends = "base.toml"\n[model]\nkind = "mlp"\n')
+    model = load("mlp.toml", perceptron).job.model
+    assert model is not None and model.kind == "mlp" and model.hidden == (64,)
+    assert problems("base.toml", compress__variants="int9") == [
+        '--set compress.variants.0: found "int9", expected one of fp32, bf16, int8; did you mean int8?'
+    ]
+    assert load_section("compress", {}, {"compress.variants": "bf16"}).variants == ("bf16",)  # type: ignore[attr-defined]
+
+
+def test_none_unsets_what_the_file_below_set(here: Path) -> None:
+    (here / "below.toml").write_text(BASE + '[serve]\nprompt = "none"\n')
+    (here / "below.toml").write_text(
+        (here / "below.toml").read_text().replace("[tokenizer]", 'label = "kind"\n[tokenizer]')
+    )
+    job = load("below.toml", {"data.label": "none"}).job
+    assert job.data.label is None and job.serve is not None and job.serve.prompt == "none"
+    assert load("below.toml").job.data.label == "kind"
+    assert problems("below.toml", data__label="3") == ['--set data.label: found 3, expected text or "none"']
+
+
 @settings(max_examples=150, deadline=None)
 @given(jobs())
 def test_to_toml_round_trips_exactly(tmp_path_factory: pytest.TempPathFactory, job: Job) -> None:

@@ -49,3 +49,9 @@ def test_recipes_use_only_what_it_knows(recipe: Path) -> None:
         assert name in MADE["properties"]
         if isinstance(value, dict):
             assert any(set(value) <= set(section["properties"]) for section in sections(name)), name
+
+
+def test_sizes_are_shown_as_they_are_written() -> None:
+    defaults = {name: entry.get("default") for name, entry in sections("serve")[0]["properties"].items()}
+    assert defaults["queue_bytes"] == "64MiB" and defaults["body_bytes"] == "8MiB" and defaults["port"] == 8000
+    assert sections("tokenizer")[0]["properties"]["training_bytes"]["default"] == "32MB"

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from fullbore.spec.section import Auto, Bytes, Count, Nothing, Section, Share
+from fullbore.spec.section import Auto, Bytes, Count, Nothing, Section, Share, Text
 
 
 class DataSection(Section):
@@ -22,7 +22,7 @@ class DataSection(Section):
     """Glob patterns of files that are left out."""
     text: str = "text"
     """The column or field that holds the text (JSONL, CSV)."""
-    label: str | None = None
+    label: Text = None
     """The column or field that holds the class (classification) or the value (regression); for a CSV, also `first`
     or `last`."""
     header: bool = True
@@ -56,7 +56,7 @@ class TokenizerSection(Section):
     """`byte_bpe` learns byte-pair merges from the training text; `folder` opens one that exists."""
     vocabulary_size: int = Field(4096, ge=260)
     """Tokens that byte_bpe learns, special ones included."""
-    folder: str | None = None
+    folder: Text = None
     """For kind = "folder": a folder with tokenizer.json."""
     training_bytes: Bytes = 32 * 10**6
     """At most so much text is read to learn the vocabulary."""

@@ -23,14 +23,15 @@ _SHOWN = 60
 
 
 def problems(error: ValidationError, layer: Layer) -> list[Problem]:
-    """One problem for each key of a job that pydantic refused."""
+    """One problem for each key of a job that pydantic refused; of a list, for its wrong entries alone."""
     found: dict[Path, Problem] = {}
     for detail in error.errors(include_url=False):
         path, target = _resolve(detail["loc"], detail["type"])
         if path not in found:
             key = ".".join(str(part) for part in path)
             found[path] = Problem(layer.place(path), key, _message(path, target, dict(detail), layer))
-    return list(found.values())
+    inside = {path[:depth] for path in found for depth in range(len(path))}
+    return [problem for path, problem in found.items() if path not in inside]
 
 
 def _message(path: Path, target: Any, detail: dict[str, Any], layer: Layer) -> str:
@@ -102,6 +103,17 @@ def by_tag(types: Iterable[Any]) -> dict[str, type[Section]]:
     """Sections by what their `kind` must be, of a union that is told apart by it."""
     kinds = {item: _literals(item) for item in types if is_section(item)}
     return {kind[0]: item for item, kind in kinds.items() if len(kind) == 1}
+
+
+def takes_list(path: Path, layer: Layer) -> bool:
+    """Whether nothing but a list may stand at `path`, a section's key, in the job that `layer` writes."""
+    if len(path) != 2 or path[0] not in Job.model_fields:
+        return False
+    sections = [member.type for member in members(Job.model_fields[str(path[0])]) if is_section(member.type)]
+    if len(sections) > 1:
+        sections = [section for kind, section in by_tag(sections).items() if kind == layer.data[path[0]].get("kind")]
+    fields = [section.model_fields[path[1]] for section in sections if path[1] in section.model_fields]
+    return any(all(get_origin(member.type) is tuple for member in members(field)) for field in fields)
 
 
 def _literals(section: type[Section]) -> tuple[str, ...]:

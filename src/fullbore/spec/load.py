@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from fullbore.base.errors import FullboreError, InputError, JobError, Problem, UsageError
 from fullbore.spec import lines
 from fullbore.spec.contradictions import contradictions
-from fullbore.spec.explain import problems
+from fullbore.spec.explain import problems, takes_list
 from fullbore.spec.job import Job
 from fullbore.spec.layers import SET, Layer, override, read_files
 from fullbore.spec.section import Section
@@ -52,7 +52,7 @@ def load(target: str | Path | Job, overrides: Mapping[str, Any] | None = None) -
     else:
         path = Path(target)
         layer = read_files(path)
-    layer = override(layer, overrides or {})
+    layer = _overridden(layer, overrides or {})
     job = _judge(layer)
     return LoadedJob(job, origins(job, layer), path)
 
@@ -62,13 +62,23 @@ def load_section(name: str, written: Mapping[str, Any], overrides: Mapping[str, 
     foreign = [key for key in overrides if not key.startswith(f"{name}.")]
     if foreign:
         raise JobError([Problem(SET, key, f"only {name}.* settings have an effect here") for key in foreign])
-    layer = override(Layer(SET, {name: dict(written)}, {}), overrides)
+    layer = _overridden(Layer(SET, {name: dict(written)}, {}), overrides)
     try:
         job = Job.model_validate_json(_json({"name": name, "data": {"source": "."}, **layer.data}), strict=True)
     except ValidationError as error:
         raise JobError(_ordered(problems(error, layer))) from None
     section: Section = getattr(job, name)
     return section
+
+
+def _overridden(layer: Layer, overrides: Mapping[str, Any]) -> Layer:
+    """`layer` with dotted keys set; a lone value where a list is expected is a list of one."""
+    layer = override(layer, overrides)
+    for dotted in overrides:
+        path = tuple(dotted.split("."))
+        if takes_list(path, layer) and not isinstance(layer.value(path), list | tuple | dict):
+            layer = override(layer, {dotted: [layer.value(path)]})
+    return layer
 
 
 def _section(name: str, value: Any) -> Any:

@@ -38,6 +38,8 @@ def _tidy(node: Any) -> Any:
     kept = {key: _tidy(value) for key, value in node.items() if not (key == "title" and isinstance(value, str))}
     if kept.get("default", ...) is None:
         del kept["default"]
+    if any("64MiB" in option.get("examples", ()) for option in kept.get("anyOf", ())) and "default" in kept:
+        kept["default"] = _size(kept["default"])
     kept.pop("discriminator", None)
     options = [item for item in kept.pop("oneOf", kept.get("anyOf", ())) if item != {"type": "null"}]
     if len(options) == 1:
@@ -45,3 +47,10 @@ def _tidy(node: Any) -> Any:
     elif options:
         kept["anyOf"] = options
     return kept
+
+
+def _size(count: int) -> str:
+    """Bytes as they are written: `64MiB`, `32MB`."""
+    exact = ((2**20, "MiB"), (10**6, "MB"), (1, ""))
+    unit, name = next((unit, name) for unit, name in exact if count % unit == 0)
+    return f"{count // unit}{name}"

@@ -79,10 +79,15 @@ Count = Annotated[StrictInt, Field(gt=0)]
 Auto = Literal["auto"]
 """The program measures and chooses, and prints what it chose and why."""
 
-Nothing = Annotated[
-    None,
-    BeforeValidator(lambda value: None if value == "none" else value),
-    WithJsonSchema({"const": "none"}),
-    Expected('"none"'),
-]
+_NONE = BeforeValidator(lambda value: None if value == "none" else value)
+
+Nothing = Annotated[None, _NONE, WithJsonSchema({"const": "none"}), Expected('"none"')]
 """Written as "none", since TOML has no null."""
+
+Text = Annotated[
+    str | None,
+    _NONE,
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"const": "none"}]}),
+    Expected('text or "none"'),
+]
+"""Any text but "none", which means that there is none: a job can so unset what the one below it set."""
