@@ -1,6 +1,6 @@
 """IDX (http://yann.lecun.com/exdb/mnist), .gz too: pairs of …images-idx3-ubyte and …labels-idx1-ubyte.
 
-Of the MNIST convention's four files the t10k pair is the test split, and read last.
+Of the MNIST convention's four files the t10k pair is the test split.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def samples(store: Store, entries: list[Entry], section: DataSection, tally: Tal
                 f"{store.url}: {len(pixels)} images in {images.path}, {len(classes)} labels in {labels.path}"
             )
         channels = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
-        split = "test" if _for_testing(images) else None
+        name = PurePosixPath(images.path).name
+        split = "test" if name.startswith(("t10k", "test")) else None
         for row, (image, label) in enumerate(zip(channels, classes.tolist(), strict=True), 1):
             yield Sample(
                 f"{images.path}#{row}", {"pixels": resize(image, section.image_size), "label": str(label)}, split
@@ -52,12 +53,7 @@ def _pairs(store: Store, entries: list[Entry]) -> list[tuple[Entry, Entry]]:
         other = "labels" if what == "images" else "images"
         if (prefix, other) not in found:
             raise InputError(f"{store.url}: {found[prefix, what].path} without its {other} file")
-    pairs = [(entry, found[prefix, "labels"]) for (prefix, what), entry in found.items() if what == "images"]
-    return sorted(pairs, key=lambda pair: _for_testing(pair[0]))
-
-
-def _for_testing(images: Entry) -> bool:
-    return PurePosixPath(images.path).name.startswith(("t10k", "test"))
+    return [(entry, found[prefix, "labels"]) for (prefix, what), entry in found.items() if what == "images"]
 
 
 def _read(store: Store, entry: Entry, tally: Tally, dimensions: tuple[int, ...]) -> NDArray[np.uint8]:
