@@ -107,15 +107,24 @@ def test_what_is_not_there_and_what_is_not_taken(client: httpx.Client) -> None:
     "headers",
     [
         {"content-type": "text/plain"},
-        {"content-type": "application/x-www-form-urlencoded"},
+        {"content-type": "text/xml"},
+        {"content-type": "multipart/form-data; boundary=x"},
+        {"content-type": "application/x-www-form-urlencoded", "origin": "https://elsewhere.example"},
         {"content-type": "application/json", "content-encoding": "gzip"},
-        {},
     ],
 )
 def test_what_is_not_plain_json_is_415(client: httpx.Client, headers: dict[str, str]) -> None:
     answer = post(client, b'{"prompt": "a"}', headers)
     assert answer.status_code == 415
     assert answer.json()["error"]["param"] in ("content-type", "content-encoding")
+
+
+@pytest.mark.parametrize("headers", [{}, {"content-type": "application/x-www-form-urlencoded"}])
+def test_json_that_is_not_announced_is_taken(client: httpx.Client, headers: dict[str, str]) -> None:
+    """As `curl -d` sends it."""
+    assert post(client, b'{"prompt": "a", "max_tokens": 1}', headers).status_code == 200
+    form = post(client, b"prompt=a", headers)
+    assert (form.status_code, form.json()["error"]["code"]) == (400, "not_json")
 
 
 def test_a_charset_beside_the_type_is_fine(client: httpx.Client) -> None:

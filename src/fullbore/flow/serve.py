@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from fullbore.base.errors import InputError
 from fullbore.base.paths import RunPaths
@@ -13,6 +14,8 @@ from fullbore.models import weights
 from fullbore.record.artifact import MANIFEST
 from fullbore.record.run import find
 from fullbore.serve import run as server
+from fullbore.serve.catalogue import Served
+from fullbore.serve.invitation import invitation
 from fullbore.spec.load import load_section
 from fullbore.spec.serve import ServeSection
 
@@ -31,15 +34,28 @@ def model_folder(target: str) -> Path:
     raise InputError(f"run {run.name} has no model", hint=f"fullbore resume {run.name} trains it")
 
 
-def serve(target: str, overrides: Mapping[str, str], *, ready: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT; `ready` is told the URL. Overrides are `serve.*` settings. Raises UsageError."""
+def serve(target: str, overrides: Mapping[str, str], *, ready: Callable[[dict[str, Any]], None]) -> None:
+    """Serve until SIGTERM or SIGINT. Overrides are `serve.*` settings. Raises UsageError.
+
+    `ready` is told, once the server accepts, {"schema": 1, "target", "url", "models": [{"name", "task", "doors",
+    "example"}]}, where `example` is a command that asks the model.
+    """
     folder = model_folder(target)
     job = folder.parent.parent / "job.toml"
     written = tomllib.loads(job.read_text()).get("serve", {}) if job.is_file() else {}
     section = load_section("serve", written, overrides)
     assert isinstance(section, ServeSection)
+    models: dict[str, weights.LoadedModel] = {}
 
-    server.serve(lambda: load_model(folder), section, ready=ready)
+    def load() -> dict[str, weights.LoadedModel]:
+        models.update(load_model(folder))
+        return models
+
+    def told(url: str) -> None:
+        asked = [invitation(Served(name, loaded), url, section.prompt) for name, loaded in models.items()]
+        ready({"schema": 1, "target": target, "url": url, "models": asked})
+
+    server.serve(load, section, ready=told)
 
 
 def load_model(folder: Path) -> dict[str, weights.LoadedModel]:

@@ -13,10 +13,19 @@ from fullbore.serve.errors import ApiError, invalid
 Wanted = TypeVar("Wanted", bound=BaseModel)
 
 
+_UNSAID = ("", "application/x-www-form-urlencoded")
+"""What clients announce that were told nothing of the body: curl -d, for one."""
+
+
 def require_json(request: Request) -> None:
-    """Raises ApiError 415 if the body is announced as anything but plain JSON."""
+    """Raises ApiError 415 if the body is announced as anything but plain JSON.
+
+    One that is not announced is tried, as other servers of these protocols do; but not from a page of another site,
+    which can send no announced JSON without this server's leave (Fetch standard, CORS-safelisted request headers).
+    """
     found = request.headers.get("content-type", "")
-    if found.split(";")[0].strip().lower() != "application/json":
+    kind = found.split(";")[0].strip().lower()
+    if kind != "application/json" and (kind not in _UNSAID or "origin" in request.headers):
         raise ApiError(
             415, f"content-type is {found[:64]!r}, expected 'application/json'", param="content-type", code="not_json"
         )

@@ -15,7 +15,11 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 def show(answer: dict[str, Any], ink: Ink) -> Iterator[str]:
-    yield f"Serving {answer['target']} at {ink.bold(answer['url'])} (Ctrl-C stops it once all requests are answered)"
+    names = ", ".join(model["name"] for model in answer["models"])
+    yield f"Serving {ink.bold(names)} at {ink.bold(answer['url'])} (Ctrl-C stops it once all requests are answered)"
+    for model in answer["models"]:
+        yield from ("", f"{model['name']} ({model['task']})", *(f"  POST {door}" for door in model["doors"]))
+        yield from ("", "Ask it:", f"  {model['example']}")
 
 
 @app.command()
@@ -27,7 +31,4 @@ def serve(
     """Serve a model over HTTP, on loopback. Settings are those of [serve]."""
     from fullbore.flow.serve import serve as execute
 
-    def ready(url: str) -> None:
-        console.answer({"target": target, "url": url}, show)
-
-    execute(target, overrides(set_), ready=ready)
+    execute(target, overrides(set_), ready=lambda answer: console.answer(answer, show))
