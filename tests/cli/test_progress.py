@@ -80,6 +80,19 @@ def test_an_unfinished_stage_is_said_at_the_end() -> None:
     assert lines == ["stage=read done=5 unit=B"]
 
 
+def test_a_note_comes_after_the_line_of_the_stage_that_ended_before_it() -> None:
+    lines: list[str] = []
+    with plain(progress := StoredProgress(), lines.append) as note:
+        for stage in ("read", "pack"):
+            progress(stage, 1, 2, "rows")
+            note(f"half of {stage}")
+            progress(stage, 2, 2, "rows")
+            note(f"{stage} (1 s): two rows")
+    assert [line.partition(" done")[0] for line in lines] == [
+        "half of read", "stage=read", "read (1 s): two rows", "half of pack", "stage=pack", "pack (1 s): two rows",
+    ]  # fmt: skip
+
+
 def run(quiet: bool, **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("FULLBORE")}
     return subprocess.run(

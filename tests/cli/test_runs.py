@@ -30,7 +30,8 @@ RESULT = {
     "job": "toy",
     "seconds": 100.0,
     "loss": 1.25,
-    "metrics": {"bits_per_byte": 2.125, "loss": 1.25},
+    "metric": "bits_per_byte",
+    "metrics": {"loss": 1.25, "bits_per_byte": 2.125},
     "baselines": {"bigram": 3.5},
     "tokens_per_second": 12345.6,
     "steps": 430,
@@ -47,7 +48,11 @@ RESULT = {
     "compression": [
         {"variant": "bf16", "value": 2.13, "interval": [2.1, 2.2], "drop": 0.002, "samples_per_second": 88.0,
          "latency_ms": 11.0, "bytes": 7_000_000, "kept": True, "reason": "fastest within 1 %"},
+        {"variant": "fp32", "value": 2.12, "interval": [0, 0], "drop": 0.0, "samples_per_second": 40.25,
+         "latency_ms": 1460.0, "bytes": 14_000_000, "kept": True, "reason": "the trained model",
+         "spread": [38.0, 41.5]},
     ],
+    "chosen": "bf16",
     "completion": {"prompt": "def ", "text": "f(x):\n    return x"},
     "stages": [{"stage": "read", "seconds": 2.0, "cached": False, "artifact": "a", "detail": "600 files"}],
     "model": "runs/one/artifacts/compressed",
@@ -75,7 +80,10 @@ def test_runs_ls(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = said(capsys, "runs", "ls").splitlines()
     assert lines[0].split()[:3] == ["run", "job", "status"]
     assert [line.split()[:3] for line in lines[1:]] == [["one", "toy", "done"], ["two", "toy", "done"]]
-    assert "1 min 40 s" in lines[1] and "bits_per_byte 2.125" in lines[1] and lines[1].endswith("data")
+    assert "1 min 40 s" in lines[1] and "bits per byte 2.125 " in lines[1] and lines[1].endswith("data")
+    assert said(capsys, "runs").splitlines() == lines
+    assert said(capsys, "runs", "--json") == said(capsys, "runs", "ls", "--json")
+    assert "runs" in said(capsys, "runs", "--help")
     answer = json.loads(said(capsys, "runs", "ls", "--json"))
     assert answer["schema"] == 1 and [entry["run"] for entry in answer["runs"]] == ["one", "two"]
 
@@ -84,7 +92,8 @@ def test_runs_show_says_it_all(here: Path, capsys: pytest.CaptureFixture[str]) -
     text = said(capsys, "runs", "show", "one")
     for part in (
         "one (toy): done in 1 min 40 s", "600 files", "bits per byte", "2.125", "bigram baseline", "12.3k tokens/s",
-        "42.0%", "✓ bf16", "fastest within 1 %", "Where the time went", "Limited by data loading: 30 % of the time.",
+        "42.0%", "→ bf16", "✓ fp32", "38 … 41.5", "1.46 s", "11 ms",
+        "fastest within 1 %", "Where the time went", "Limited by data loading: 30 % of the time.",
         "the queue was empty", "step seconds", "+25%", "return x", "fullbore serve one", "runs/one/artifacts",
     ):  # fmt: skip
         assert part in text, part
@@ -94,8 +103,40 @@ def test_runs_show_says_it_all(here: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_runs_diff_names_settings_and_figures(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = said(capsys, "runs", "diff", "one", "two").splitlines()
-    assert any(line.split() == ["data.validation", "0.05", "0.1", "+100.0%"] for line in lines)
+    assert any(line.split() == ["data.validation", "0.05", "0.1"] for line in lines)
     assert any(line.split()[0] == "seconds" and line.endswith("-50.0%") for line in lines if line.strip())
+    assert "Single runs carry noise" in lines[-1] and "5%" in lines[-1]
+
+
+def test_runs_diff_leaves_small_states_out_and_marks_what_may_be_chance(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ledger(**seconds: float) -> dict[str, Any]:
+        whole = sum(seconds.values())
+        return {"wall_seconds": whole, "busy_seconds": {},
+                "states": {state: {"seconds": s, "share": s / whole} for state, s in seconds.items()}}  # fmt: skip
+
+    pairs = (("three", 60.0, 0.5, 0.4), ("four", 61.0, 0.7, 30.0))
+    for name, forward, small, grown in pairs:
+        folder = runs.create(JOB.format(validation=0.1), runs.environment(), name)
+        spent = ledger(forward=forward, other=small, start=grown, read=30.0)
+        folder.finish({**RESULT, "run": name, "seconds": spent["wall_seconds"], "ledger": spent})
+    text = said(capsys, "runs", "diff", "three", "four")
+    shown = {" ".join(line.split()[:2]): line for line in text.splitlines() if "ledger." in line}
+    assert [key.split()[0] for key in shown] == ["ledger.forward", "ledger.start"]
+    assert shown["ledger.forward 1"].endswith("≈ +1.7%") and shown["ledger.start 400"].endswith("+7400.0%")
+    answer = json.loads(said(capsys, "runs", "diff", "three", "four", "--json"))
+    assert answer["noise"] == 0.05 and answer["figures"]["ledger.start"] == [0.4, 30.0]
+
+
+def test_what_ended_a_run_comes_first(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    error = {"kind": "RunFailed", "message": "the loss is NaN", "hint": "lower train.learning_rate"}
+    runs.find("one").finish({**RESULT, "run": "one", "status": "failed", "error": error})
+    for verb in (["runs", "show", "one"], ["explain", "one"]):
+        lines = [line.strip() for line in said(capsys, *verb).splitlines() if line.strip()]
+        assert lines[0].startswith("one ")
+        assert lines[1:3] == ["error: the loss is NaN", "hint: lower train.learning_rate"]
+    assert json.loads(said(capsys, "explain", "one", "--json"))["error"] == error
 
 
 def test_the_report_of_a_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

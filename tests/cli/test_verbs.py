@@ -89,6 +89,7 @@ def test_every_verb_explains_itself_as_the_list_does(name: str, tmp_path: Path) 
     ("arguments", "message", "hint"),
     [
         (["rnu"], "Did you mean 'run'?", "fullbore --help"),
+        (["chek", "x.toml"], "No such command 'chek'. Did you mean 'check'?", "fullbore --help"),
         (["run"], "Missing argument 'JOB'", "fullbore run --help"),
         (["run", "x.toml", "--budget", "3"], "No such option: --budget", "fullbore run --help"),
         (["run", "x.toml", "--set", "seed"], "--set seed: expected KEY=VALUE", "train.budget"),
@@ -142,6 +143,26 @@ def test_init_writes_jobs_that_load_and_never_overwrites(tmp_path: Path) -> None
     again = fullbore("init", "tabular", cwd=tmp_path)
     assert again.returncode == 2 and "exists" in again.stderr
     assert (tmp_path / "tabular.toml").read_bytes() == before
+
+
+def test_init_without_a_kind_lists_them(tmp_path: Path) -> None:
+    done = fullbore("init", cwd=tmp_path)
+    assert done.returncode == 2 and not done.stdout
+    first, *kinds, blank, hint = done.stderr.splitlines()
+    assert first == "error: KIND is missing, one of" and not blank and hint == "hint: fullbore init text-lm"
+    assert [line.split()[0] for line in kinds] == ["text-lm", "text-classifier", "image-classifier", "tabular"]
+    assert all(len(line.split()) > 3 for line in kinds)
+
+
+@pytest.mark.parametrize(("file", "size"), [("train-images-idx3-ubyte.gz", None), ("cat.png", 64)])
+def test_init_leaves_idx_images_as_they_are(tmp_path: Path, file: str, size: int | None) -> None:
+    from fullbore.spec.load import load
+
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / file).touch()
+    done = fullbore("init", "image-classifier", "--data", "images", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert load(tmp_path / "image-classifier.toml").job.data.image_size == size
 
 
 def test_init_puts_the_data_and_the_name_in(tmp_path: Path) -> None:
@@ -212,6 +233,20 @@ def test_exit_codes(error: str, code: int, status: str) -> None:
     done = crash(error, "--json")
     assert done.returncode == code and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
     assert json.loads(done.stdout)["status"] == status
+
+
+def test_a_run_that_failed_is_answered_whole() -> None:
+    """What flow hangs on the error is what --json prints, with the error in it."""
+    code = (
+        "from fullbore.base.errors import RunFailed\nfrom fullbore.cli import console\n"
+        "console.console.json = True\nerror = RunFailed('NaN', hint='less')\n"
+        "error.result = {'schema': 1, 'run': 'one', 'status': 'failed', 'ledger': {}}\nconsole.console.failed(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == {
+        "schema": 1, "run": "one", "status": "failed", "ledger": {},
+        "error": {"kind": "RunFailed", "message": "NaN", "hint": "less"},
+    }  # fmt: skip
 
 
 def test_every_state_has_a_colour_in_both_themes() -> None:

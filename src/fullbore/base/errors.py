@@ -14,7 +14,9 @@ FullboreError              exit code  when
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 class FullboreError(Exception):
@@ -24,6 +26,8 @@ class FullboreError(Exception):
     """
 
     exit_code = 1
+    result: Mapping[str, Any] | None = None
+    """What the run that this error ended came to, as in its result.json; none where no run was under way."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -53,8 +57,8 @@ class Problem:
 class JobError(UsageError):
     """All the problems of a job file, found in one pass."""
 
-    def __init__(self, problems: list[Problem]) -> None:
-        super().__init__("\n".join(str(problem) for problem in problems))
+    def __init__(self, problems: list[Problem], *, hint: str | None = None) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems), hint=hint)
         self.problems = problems
 
 

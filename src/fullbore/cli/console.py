@@ -30,6 +30,10 @@ def _ink(stream: TextIO) -> Ink:
     return Ink(colours=0 if plain else 24 if os.environ.get("COLORTERM") in ("truecolor", "24bit") else 8)
 
 
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
 class Console:
     """One per process. `configure` is called by the verb once its options are read."""
 
@@ -37,7 +41,7 @@ class Console:
         self.json = False
         self.verbosity = 0
         self._above: Callable[[str], None] | None = None
-        """Prints a line above the live region, while there is one."""
+        """Prints a line where progress is shown: above the live region, after the lines that are due."""
 
     def configure(self, json: bool, quiet: bool, verbose: int) -> None:
         from fullbore.base import log
@@ -53,7 +57,7 @@ class Console:
         if self._above is not None:
             self._above(text)
         else:
-            print(text, file=sys.stderr, flush=True)
+            _to_stderr(text)
 
     def answer(self, result: Mapping[str, Any], show: Show) -> None:
         """What a verb was asked for, to stdout: one JSON object, or as `show` draws it for people."""
@@ -80,8 +84,11 @@ class Console:
                 finally:
                     self._above = None
         else:
-            with plain(progress, self.note):
-                yield progress
+            with plain(progress, _to_stderr) as self._above:
+                try:
+                    yield progress
+                finally:
+                    self._above = None
 
     def failed(self, error: FullboreError) -> int:
         """Say what went wrong and what to do; returns the exit code."""
@@ -90,7 +97,7 @@ class Console:
         else:
             self._complain([f"error: {error.message}"], error.hint)
         status = "interrupted" if isinstance(error, Interrupted) else "failed"
-        self._fail(status, type(error).__name__, error.message, error.hint)
+        self._fail(status, type(error).__name__, error.message, error.hint, error.result)
         return error.exit_code
 
     def misused(self, message: str, hint: str) -> int:
@@ -121,12 +128,14 @@ class Console:
             print(f"\n{ink.bold('hint:')} {hint}", file=sys.stderr)
         sys.stderr.flush()
 
-    def _fail(self, status: str, kind: str, message: str, hint: str | None) -> None:
+    def _fail(
+        self, status: str, kind: str, message: str, hint: str | None, result: Mapping[str, Any] | None = None
+    ) -> None:
+        """One JSON object: the whole `result` of the run that the error ended, or the error alone."""
         if self.json:
             error = {"kind": kind, "message": message, "hint": hint}
-            print(
-                json_module.dumps({"schema": SCHEMA, "status": status, "error": error}, ensure_ascii=False), flush=True
-            )
+            whole = {"schema": SCHEMA, **(result or {}), "status": status, "error": error}
+            print(json_module.dumps(whole, ensure_ascii=False, default=str), flush=True)
 
 
 console = Console()

@@ -141,8 +141,10 @@ def metrics(result: Mapping[str, Any], ink: Ink) -> list[str]:
     return ["", ink.bold("What came out"), *table(rows)] if rows else []
 
 
-def compression(rows: Sequence[Mapping[str, Any]] | None, ink: Ink, chosen: str | None = None) -> list[str]:
-    """The variants that were judged: ✓ within the limit, → the one that was kept."""
+def compression(
+    rows: Sequence[Mapping[str, Any]] | None, ink: Ink, chosen: str | None = None, metric: str | None = None
+) -> list[str]:
+    """The variants that were judged, by `metric`: ✓ within the limit, → the one that was kept."""
     if not rows:
         return []
     drawn = [
@@ -150,15 +152,24 @@ def compression(rows: Sequence[Mapping[str, Any]] | None, ink: Ink, chosen: str 
             f"{'→' if row['variant'] == chosen else '✓' if row.get('kept') else ' '} {row['variant']}",
             number(row.get("value")),
             "–" if row.get("drop") is None else f"{row['drop']:+.2%}",
-            number(row.get("samples_per_second") or None, "samples/s"),
-            number(row.get("latency_ms") or None, "ms"),
+            *_speed(row),
             number(row.get("bytes") or None, "bytes"),
             str(row.get("reason", "")),
         ]
         for row in rows
     ]
-    head = ("  variant", "quality", "drop", "rate", "latency", "size", "")
-    return ["", ink.bold("Compression"), *table(drawn, head, right=(1, 2, 3, 4, 5))]
+    judged = (metric or "quality").replace("_", " ")
+    head = ["  variant", judged, "drop", "samples/s", "spread", "latency", "size", ""]
+    if not any(row.get("spread") for row in rows):
+        drawn, head = [row[:4] + row[5:] for row in drawn], head[:4] + head[5:]
+    return ["", ink.bold("Compression"), *table(drawn, head, right=range(1, len(head) - 1))]
+
+
+def _speed(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """A variant's rate, between what it was in its rounds, and what one sample takes."""
+    spread = " … ".join(number(float(end)) for end in row.get("spread") or ())
+    latency = row.get("latency_ms")
+    return number(row.get("samples_per_second") or None), spread or "–", number(latency / 1e3 if latency else None, "s")
 
 
 def completion(value: Mapping[str, Any] | None, ink: Ink) -> list[str]:
@@ -183,6 +194,15 @@ def stages(entries: Sequence[Mapping[str, Any]] | None, ink: Ink) -> list[str]:
     return ["", ink.bold("Stages"), *table(rows, right=(1,))] if rows else []
 
 
+def error(value: Mapping[str, Any] | None, ink: Ink) -> list[str]:
+    """What ended a run that did not end well, and what to do about it."""
+    if not value:
+        return []
+    first, *more = str(value["message"]).splitlines() or [""]
+    lines = ["", f"  {ink.bad('error:')} {first}", *(f"  {line}" for line in more)]
+    return [*lines, f"  {ink.bold('hint:')} {value['hint']}"] if value.get("hint") else lines
+
+
 def outcome(result: Mapping[str, Any], ink: Ink) -> list[str]:
     """All that a run ended with, and the next commands."""
     took = f" in {format_seconds(result['seconds'])}" if result.get("seconds") is not None else ""
@@ -191,10 +211,13 @@ def outcome(result: Mapping[str, Any], ink: Ink) -> list[str]:
         "",
         f"{ink.bold(result['run'])} ({result['job']}): {status}{took}",
     ]
-    if error := result.get("error"):
-        lines += ["", f"  {ink.bad('error:')} {error['message']}"]
-    lines += [*stages(result.get("stages"), ink), *completion(result.get("completion"), ink), *metrics(result, ink)]
-    lines += compression(result.get("compression"), ink, result.get("chosen"))
+    lines += [
+        *error(result.get("error"), ink),
+        *stages(result.get("stages"), ink),
+        *completion(result.get("completion"), ink),
+        *metrics(result, ink),
+    ]
+    lines += compression(result.get("compression"), ink, result.get("chosen"), result.get("metric"))
     if result.get("ledger"):
         lines += ledger(result["ledger"], ink)
     lines += [*verdict(result.get("verdict"), ink), *predicted(result.get("predicted"), ink)]
@@ -204,21 +227,17 @@ def outcome(result: Mapping[str, Any], ink: Ink) -> list[str]:
     return [*lines, *(["", ink.bold("Next"), *(f"  {command}" for command in commands)] if commands else [])]
 
 
-def change(one: Any, two: Any) -> str:
-    """How far the second figure is from the first, relative."""
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (one, two))
-    return f"{two / one - 1:+.1%}" if numbers and one else ""
-
-
 def plan(answer: Mapping[str, Any], ink: Ink) -> list[str]:
     """What would be read and done, why, and what it would take."""
     planned = answer.get("plan") or {}
+    warnings = [f"{ink.bad('warning:')} {text}" for text in answer.get("warnings") or ()]
     return [
+        *([*warnings, ""] if warnings else []),
         *source(answer.get("source"), ink),
         *choices(planned.get("choices") or (), ink),
         *forecast(answer.get("predicted") or {}, ink),
         *memory(answer.get("memory"), ink),
-        *verdict(answer.get("verdict"), ink, "What would limit it"),
+        *verdict(answer.get("verdict"), ink, "What will limit it"),
     ]
 
 

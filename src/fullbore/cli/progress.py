@@ -128,13 +128,22 @@ def _region(stages: dict[str, Numbers], pace: Pace) -> Table:
 
 
 @contextmanager
-def plain(progress: StoredProgress, say: Callable[[str], None], every: float = PLAIN_SECONDS) -> Iterator[None]:
-    """Say one `key=value` line per stage at most every `every` seconds, and one when the stage has ended."""
-    over = threading.Event()
+def plain(
+    progress: StoredProgress, say: Callable[[str], None], every: float = PLAIN_SECONDS
+) -> Iterator[Callable[[str], None]]:
+    """Say one `key=value` line per stage at most every `every` seconds, and one when the stage has ended.
+
+    Yields what says a note, after the lines of stages that ended before it.
+    """
+    over, turn = threading.Event(), threading.Lock()
     pace, told, began = Pace(), {}, time.monotonic()  # type: ignore[var-annotated]
 
     def look(last: bool) -> None:
         now = time.monotonic()
+        with turn:
+            tell(last, now)
+
+    def tell(last: bool, now: float) -> None:
         for stage, numbers in list(progress.stages.items()):
             rate = pace.rate(stage, numbers)
             when, what = told.get(stage, (began, None))
@@ -144,6 +153,11 @@ def plain(progress: StoredProgress, say: Callable[[str], None], every: float = P
                 told[stage] = (now, numbers)
                 say(_line(stage, numbers, rate, pace.remaining(stage, numbers)))
 
+    def note(text: str) -> None:
+        look(False)
+        with turn:
+            say(text)
+
     def watch() -> None:
         while not over.wait(min(1.0, every)):
             look(False)
@@ -151,7 +165,7 @@ def plain(progress: StoredProgress, say: Callable[[str], None], every: float = P
     thread = threading.Thread(target=watch, name="fullbore-progress", daemon=True)
     thread.start()
     try:
-        yield
+        yield note
     finally:
         over.set()
         thread.join()

@@ -34,8 +34,14 @@ def answer(session: Session) -> dict[str, Any]:
                 found = _complete(url, name, section.prompt, section.prompt_tokens)
             else:
                 found = _infer(url, name, session)
-        facts["detail"] = f"{url} answered {found['prompt']!r} with {found['text'][:_SHOWN]!r}"
+        facts["detail"] = f"{url} answered {found['prompt']!r} with {_shown(found['text'])!r}"
     return found
+
+
+def _shown(text: str) -> str:
+    """The beginning of it in one line, each run of blanks as one."""
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN else f"{line[: _SHOWN - 1]}…"
 
 
 def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -45,6 +45,7 @@ def compress(
         "run": run.name,
         "folder": str(place),
         "chosen": asdict(found.chosen),
+        "metric": next(iter(found.artifact.info["metrics"]), None),
         "compression": [asdict(row) for row in found.table],
         "ledger": recorder.ledger().to_json(),
     }

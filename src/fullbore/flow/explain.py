@@ -7,6 +7,7 @@ from typing import Any
 from fullbore.base.errors import InputError
 from fullbore.flow.limit import limit
 from fullbore.record import read
+from fullbore.record.ledger import Ledger
 from fullbore.record.run import find
 
 
@@ -14,14 +15,15 @@ def explain(name: str) -> dict[str, Any]:
     """Verdict, ledger, utilisation and predicted beside measured of a run, finished or not (schema 1)."""
     run = find(name)
     paths = run.paths
-    ledger = read.ledger(paths.events())
+    result = run.result() or {}
+    ledger = Ledger.from_json(result["ledger"]) if result else read.ledger(paths.events())
     if not ledger.wall:
         raise InputError(f"{paths.events()}: no events", hint=f"the run ended at once; fullbore resume {run.name}")
-    result = run.result() or {}
     return {
         "schema": 1,
         "run": run.name,
         "status": run.status(),
+        "error": result.get("error"),
         "verdict": limit(paths, ledger).to_json(),
         "ledger": ledger.to_json(),
         "predicted": result.get("predicted", {}),

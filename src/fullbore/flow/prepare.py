@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fullbore.base.errors import InputError
+from fullbore.base.errors import InputError, JobError, Problem
 from fullbore.base.units import format_bytes, format_count
 from fullbore.data import pack, prepare
+from fullbore.data.prepare import Source
 from fullbore.data.shards import Shards
 from fullbore.flow.session import Session, content_key
 from fullbore.models import tokenizer
@@ -14,48 +15,89 @@ from fullbore.record import artifact
 from fullbore.record.artifact import Artifact
 from fullbore.record.ledger import State
 from fullbore.spec.job import Job
+from fullbore.spec.load import LoadedJob
+
+_CONFIG = "config.json"
 
 
-def prepare_data(session: Session) -> Artifact:
-    """Run the stages from the source to the shards that training reads; returns the last artifact."""
-    corpus = _corpus(session)
+def look(loaded: LoadedJob) -> Source | None:
+    """What lies at the job's source, no file read; none for shards that `pack` wrote.
+
+    Raises JobError naming each path of the job that leads nowhere and where it was written.
+    """
+    job, problems, hints = loaded.job, [], []
+    source: Source | None = None
+
+    def complain(key: str, message: str, hint: str | None = None) -> None:
+        problems.append(Problem(loaded.origins[key], key, message.removeprefix(f"{key}: ")))
+        hints.append(hint)
+
+    try:
+        if (packed := _packed(job)) is not None:
+            artifact.read(packed, "corpus")
+        else:
+            source = prepare.find(job.data)
+    except InputError as error:
+        complain("data.source", error.message, error.hint)
+    if job.tokenizer is not None and job.tokenizer.folder and not tokenizer.holds(Path(job.tokenizer.folder)):
+        complain("tokenizer.folder", f"{job.tokenizer.folder}: neither tokenizer.json nor vocab.txt is there")
+    if job.model is not None and job.model.kind == "transformers" and not Path(job.model.folder, _CONFIG).is_file():
+        complain("model.folder", f"{job.model.folder}: no {_CONFIG} is there")
+    if problems:
+        raise JobError(problems, hint=next(filter(None, hints), None))
+    return source
+
+
+def _packed(job: Job) -> Path | None:
+    """The folder of shards that `pack` wrote, if the source is one."""
+    folder = Path(job.data.source)
+    return folder if (folder / artifact.MANIFEST).is_file() else None
+
+
+def prepare_data(session: Session, source: Source | None = None) -> Artifact:
+    """Run the stages from the source to the shards that training reads; returns the last artifact.
+
+    `source`: what `look` saw, if it was asked already.
+    """
+    corpus = _corpus(session, source)
     if session.job.tokenizer is None or session.job.task is None:
         return corpus
     vocabulary = _tokenizer(session, corpus)
     return _shards(session, corpus, vocabulary)
 
 
-def _corpus(session: Session) -> Artifact:
+def _corpus(session: Session, source: Source | None) -> Artifact:
     job = session.job
     with session.stage("read") as facts:
-        packed = Path(job.data.source, artifact.MANIFEST)
-        if packed.is_file():
+        packed = _packed(job)
+        if packed is not None:
             corpus = session.cached(
                 "corpus",
                 "given",
                 State.READ,
                 facts,
-                lambda _: artifact.require_intact(artifact.read(packed.parent, "corpus")),
+                lambda _: artifact.require_intact(artifact.read(packed, "corpus")),
             )
         else:
             with session.recorder.state(State.READ):
-                key = corpus_key(job)
+                source = source or prepare.find(job.data)
+                key = corpus_key(job, source)
             corpus = session.cached(
                 "corpus",
                 key,
                 State.READ,
                 facts,
                 lambda out: prepare.prepare(
-                    job.data, job.task, out, recorder=session.recorder, progress=session.progress
+                    job.data, job.task, out, recorder=session.recorder, progress=session.progress, source=source
                 ),
             )
         facts["detail"] = corpus_summary(corpus)
     return corpus
 
 
-def corpus_key(job: Job) -> str:
+def corpus_key(job: Job, source: Source | None = None) -> str:
     """What the corpus of `job` depends on: the files of its source, its settings, what the labels are for."""
-    return content_key(prepare.fingerprint(job.data), job.task.kind if job.task is not None else None)
+    return content_key(prepare.fingerprint(job.data, source), job.task.kind if job.task is not None else None)
 
 
 def corpus_summary(corpus: Artifact) -> str:

@@ -7,16 +7,18 @@ from typing import Any
 from fullbore.base.errors import FullboreError
 from fullbore.flow.limit import limit
 from fullbore.flow.session import Session
+from fullbore.record import artifact
 from fullbore.record.ledger import Ledger
 from fullbore.spec.hardware import Ceilings
 from fullbore.spec.plan import Plan
 from fullbore.spec.work import Work
 
 SCHEMA = 1
+_METRICS = {"causal_lm": "bits_per_byte", "classification": "accuracy", "regression": "mean_squared_error"}
 
 
 def assemble(
-    session: Session, facts: dict[str, Any], status: str, failure: BaseException | None, ledger: Ledger
+    session: Session, facts: dict[str, Any], status: str, failure: Exception | None, ledger: Ledger
 ) -> dict[str, Any]:
     """The result object of a run that ended as `status`."""
     name = session.run.name
@@ -33,14 +35,31 @@ def assemble(
     training, plan = facts.get("training"), facts.get("plan")
     if training is not None and plan is not None:
         result |= _trained(training, plan, facts["work"], facts["ceilings"], ledger)
+        result["metric"] = _metric(session, result["metrics"])
     result |= {key: facts[key] for key in ("baselines", "compression", "completion") if facts.get(key)}
     result["ledger"] = ledger.to_json()
     result["verdict"] = _verdict(session, ledger)
     model = session.run.paths.artifact("compressed" if facts.get("compression") else "model")
+    if facts.get("compression"):
+        result["chosen"] = artifact.read(model, "model").info["variant"]
     result["model"] = str(model) if model.is_dir() else None
     result["next"] = _next(name, status, result["model"] is not None)
     result["error"] = None if failure is None else _error(failure)
     return result
+
+
+def close(result: dict[str, Any], ledger: Ledger) -> None:
+    """Put the final ledger into a result: what it says of the run's length, it says of all of it."""
+    result |= {"seconds": ledger.wall, "ledger": ledger.to_json()}
+    if "total_seconds" in result.get("predicted", {}):
+        result["predicted"]["total_seconds"]["measured"] = ledger.wall
+
+
+def _metric(session: Session, metrics: dict[str, float]) -> str:
+    """The metric that the task is judged by."""
+    task = session.job.task
+    name = _METRICS.get(task.kind, "loss") if task is not None else "loss"
+    return name if name in metrics else "loss"
 
 
 def _trained(training: dict[str, Any], plan: Plan, work: Work, ceilings: Ceilings, ledger: Ledger) -> dict[str, Any]:
@@ -85,7 +104,7 @@ def _next(name: str, status: str, served: bool) -> list[str]:
     return [f"fullbore explain {name}", *serve, f"fullbore report {name}"]
 
 
-def _error(failure: BaseException) -> dict[str, Any]:
+def _error(failure: Exception) -> dict[str, Any]:
     if isinstance(failure, FullboreError):
         return {"kind": type(failure).__name__, "message": failure.message, "hint": failure.hint}
     return {"kind": type(failure).__name__, "message": str(failure), "hint": None}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fullbore.base.errors import FullboreError, Interrupted, RunFailed, UsageError
 from fullbore.flow.interrupt import Interrupts
 from fullbore.flow.session import Session
 from fullbore.flow.stages import wanted
+from fullbore.perf.measure import probe
 from fullbore.record import read
 from fullbore.record import run as runs
 from fullbore.record.ledger import Ledger, State
@@ -20,6 +22,9 @@ from fullbore.record.sink import Sink
 from fullbore.record.span import Recorder
 from fullbore.spec.job import Job
 from fullbore.spec.load import LoadedJob, load, to_toml
+
+if TYPE_CHECKING:
+    from fullbore.data.prepare import Source
 
 Notify = Callable[[str], None]
 WriteReport = Callable[[RunFolder], Path]
@@ -41,11 +46,16 @@ def run(
     """Run a job in a new run folder and return its result object (schema 1).
 
     `began`: when the accounted time starts, in seconds since the epoch; none means this process's exec.
-    Raises what the job raises (FullboreError); the run folder then says so too.
+    Raises JobError, before there is a run, for paths of the job that lead nowhere. Raises what the job raises
+    (FullboreError, whose `result` is the result object); the run folder then says so too.
     """
-    folder = runs.create(to_toml(job.job), runs.environment(), name)
+    from fullbore.flow.prepare import look
+
+    source = look(job)
+    environment = {**runs.environment(), "machine": asdict(probe.machine())}
+    folder = runs.create(to_toml(job.job), environment, name)
     notify(f"Run {folder.name} in {folder.paths.folder}")
-    return _execute(folder, job.job, False, progress, notify, write_report, began)
+    return _execute(folder, job.job, source, False, progress, notify, write_report, began)
 
 
 def resume(
@@ -65,12 +75,13 @@ def resume(
         raise UsageError(f"run {folder.name} is finished", hint=f"fullbore explain {folder.name}, or run its job again")
     job = load(folder.paths.job).job
     notify(f"Resuming run {folder.name}")
-    return _execute(folder, job, True, progress, notify, write_report, began)
+    return _execute(folder, job, None, True, progress, notify, write_report, began)
 
 
 def _execute(
     folder: RunFolder,
     job: Job,
+    source: Source | None,
     resuming: bool,
     progress: Progress,
     notify: Notify,
@@ -81,16 +92,20 @@ def _execute(
     interrupts = Interrupts(notify)
     recorder = Recorder(Sink(folder.paths.events()), began=began)
     session = Session(folder, job, recorder, progress, notify, interrupts)
-    failure: BaseException | None = None
+    failure: Exception | None = None
     facts: dict[str, Any] = {}
     try:
         with folder.alive(), interrupts.handled():
+            if resuming:
+                folder.paths.result.unlink(missing_ok=True)
             recorder.event("session", resumed=resuming, began=recorder.began)
             try:
-                _stages(session, resuming, facts)
+                _stages(session, source, resuming, facts)
             except OSError as error:
                 failure = RunFailed(f"{error.filename or folder.paths.folder}: {error.strerror}", hint=_hint(folder))
-            except (FullboreError, KeyboardInterrupt) as error:
+            except KeyboardInterrupt as error:
+                failure = Interrupted(str(error) or "interrupted")
+            except Exception as error:
                 failure = error
             return _finish(session, facts, before, failure, write_report)
     finally:
@@ -101,14 +116,28 @@ def _hint(folder: RunFolder) -> str:
     return f"make room or mend the cause, then: fullbore resume {folder.name}"
 
 
-def _stages(session: Session, resuming: bool, facts: dict[str, Any]) -> None:
-    with session.recorder.state(State.START):
-        from fullbore.flow import answer, forecast, plan, prepare, shrink, train
+@contextmanager
+def _counted(recorder: Recorder) -> Iterator[None]:
+    """Sample what the process and its neighbours use while the block runs."""
+    with recorder.state(State.START):
         from fullbore.perf.measure.counters import Counters
 
+        counters = Counters(recorder)
+        counters.__enter__()
+    try:
+        yield
+    finally:
+        with recorder.state(State.REPORT):
+            counters.__exit__(None, None, None)
+
+
+def _stages(session: Session, source: Source | None, resuming: bool, facts: dict[str, Any]) -> None:
+    with session.recorder.state(State.START):
+        from fullbore.flow import answer, forecast, plan, prepare, shrink, train
+
     stages = {stage.name for stage in wanted(session.job)}
-    with Counters(session.recorder):
-        prepare.prepare_data(session)
+    with _counted(session.recorder):
+        prepare.prepare_data(session, source)
         if "train" not in stages:
             return
         frozen = plan.frozen(session, resuming)
@@ -118,7 +147,8 @@ def _stages(session: Session, resuming: bool, facts: dict[str, Any]) -> None:
         facts["training"] = train.train(session, frozen.plan, resume=resuming)
         if facts["training"]["stopped"] == "interrupted":
             raise Interrupted("interrupted; the checkpoint is saved")
-        forecast.remember(session.job, frozen.plan, frozen.work, frozen.ceilings, facts["training"])
+        with session.recorder.state(State.REPORT):
+            forecast.remember(session.job, frozen.plan, frozen.work, frozen.ceilings, facts["training"])
         facts["baselines"] = train.baselines(session, frozen.plan)
         if "compress" in stages:
             facts["compression"] = shrink.shrink(session)
@@ -130,15 +160,16 @@ def _finish(
     session: Session,
     facts: dict[str, Any],
     before: Ledger,
-    failure: BaseException | None,
+    failure: Exception | None,
     write_report: WriteReport | None,
 ) -> dict[str, Any]:
     recorder, folder = session.recorder, session.run
     status = "done" if failure is None else "failed"
-    if isinstance(failure, Interrupted | KeyboardInterrupt):
+    if isinstance(failure, Interrupted):
         status = "interrupted"
+        failure.hint = f"Resume with: fullbore resume {folder.name}"
     with recorder.state(State.REPORT):
-        from fullbore.flow.result import assemble
+        from fullbore.flow.result import assemble, close
 
         result = assemble(session, facts, status, failure, before + recorder.ledger())
         recorder.event("end", status=status)
@@ -148,13 +179,11 @@ def _finish(
             recorder.settle()
             with suppress(OSError):
                 write_report(folder)
-    result["ledger"] = (before + recorder.ledger()).to_json()
-    with suppress(OSError):
-        folder.finish(result)
-    if isinstance(failure, Interrupted | KeyboardInterrupt):
-        raise Interrupted(
-            str(failure) or "interrupted", hint=f"Resume with: fullbore resume {folder.name}"
-        ) from failure
+        close(result, before + recorder.ledger())
+        with suppress(OSError):
+            folder.finish(result)
+    if isinstance(failure, FullboreError):
+        failure.result = result
     if failure is not None:
         raise failure
     return result

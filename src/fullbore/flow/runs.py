@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from fullbore.record import read
 from fullbore.record.run import RunFolder, find, list_runs
+
+_NOISE = 0.05
+"""What runs of one job differ by in their times, where others work on the same machine."""
+_SMALL = 0.01
 
 
 def ls() -> dict[str, Any]:
@@ -24,14 +28,20 @@ def show(name: str) -> dict[str, Any]:
 
 
 def diff(one: str, two: str) -> dict[str, Any]:
-    """Settings and figures that differ, each as [of the first, of the second] (schema 1)."""
+    """Settings and figures that differ, each as [of the first, of the second] (schema 1).
+
+    States of the ledger that took less than 1 % of both runs are left out. `noise`: relative differences of times and
+    rates below it are not told apart by one run of each.
+    """
     first, second = find(one), find(two)
+    states = {state for run in (first, second) for state, item in _states(run).items() if item["share"] >= _SMALL}
     settings = _differences(_settings(first), _settings(second))
     return {
         "schema": 1,
         "runs": [first.name, second.name],
         "settings": settings,
-        "figures": _differences(_figures(first), _figures(second)),
+        "figures": _differences(_figures(first, states), _figures(second, states)),
+        "noise": _NOISE,
     }
 
 
@@ -43,6 +53,7 @@ def _line(run: RunFolder) -> dict[str, Any]:
         "status": run.status(),
         "created": run.environment()["created"],
         "seconds": result.get("seconds"),
+        "metric": result.get("metric"),
         "metrics": result.get("metrics", {}),
         "limit": (result.get("verdict") or {}).get("limit"),
     }
@@ -59,13 +70,16 @@ def _settings(run: RunFolder) -> dict[str, Any]:
     return _flat(tomllib.loads(run.paths.job.read_text()))
 
 
-def _figures(run: RunFolder) -> dict[str, Any]:
+def _states(run: RunFolder) -> dict[str, Any]:
+    return dict(((run.result() or {}).get("ledger") or {}).get("states", {}))
+
+
+def _figures(run: RunFolder, states: Collection[str]) -> dict[str, Any]:
+    """What a run reached, and the seconds that it spent in `states`."""
     result = run.result() or {}
-    states = {
-        f"ledger.{state}": item["seconds"] for state, item in (result.get("ledger") or {}).get("states", {}).items()
-    }
+    spent = {f"ledger.{state}": item["seconds"] for state, item in _states(run).items() if state in states}
     keys = ("seconds", "loss", "steps", "tokens_per_second", "samples_per_second", "mfu")
-    return {key: result.get(key) for key in keys if key in result} | _flat(result.get("metrics", {})) | states
+    return {key: result.get(key) for key in keys if key in result} | _flat(result.get("metrics", {})) | spent
 
 
 def _differences(one: Mapping[str, Any], two: Mapping[str, Any]) -> dict[str, list[Any]]:

@@ -16,7 +16,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 def show(answer: dict[str, Any], ink: Ink) -> Iterator[str]:
-    yield from draw.compression(answer["compression"], ink, answer["chosen"]["variant"])
+    yield from draw.compression(answer["compression"], ink, answer["chosen"]["variant"], answer["metric"])
     yield from ("", f"The {answer['chosen']['variant']} model is in {ink.bold(answer['folder'])}")
     yield f"  {ink.bold('fullbore serve ' + answer['folder'])}"
 

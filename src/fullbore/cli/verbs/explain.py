@@ -16,6 +16,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 def show(answer: dict[str, Any], ink: Ink) -> Iterator[str]:
     yield f"{ink.bold(answer['run'])} ({answer['status']})"
+    yield from draw.error(answer.get("error"), ink)
     yield from draw.verdict(answer.get("verdict"), ink)
     yield from draw.advice(answer.get("verdict"), ink)
     yield from draw.ledger(answer["ledger"], ink)

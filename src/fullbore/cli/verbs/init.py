@@ -17,7 +17,12 @@ from fullbore.cli.ink import Ink
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
-KINDS = ("text-lm", "text-classifier", "image-classifier", "tabular")
+KINDS = {
+    "text-lm": "a language model of text or source code",
+    "text-classifier": "classes of texts: JSON lines or CSV",
+    "image-classifier": "classes of images: a folder for each class, or IDX files",
+    "tabular": "classes or a number from rows of numbers: CSV",
+}
 
 
 def show(answer: dict[str, Any], ink: Ink) -> Iterator[str]:
@@ -29,13 +34,16 @@ def show(answer: dict[str, Any], ink: Ink) -> Iterator[str]:
 @app.command()
 @verb(show)
 def init(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help=f"One of {', '.join(KINDS)}.")],
+    kind: Annotated[str | None, typer.Argument(metavar="KIND", help=f"One of {', '.join(KINDS)}.")] = None,
     path: Annotated[
         Path | None, typer.Argument(metavar="PATH", help="Where to write it; KIND.toml if not given.")
     ] = None,
     data: Annotated[str | None, typer.Option(metavar="PATH", help="Your data, as data.source.")] = None,
 ) -> dict[str, Any]:
     """Write a commented job to start from. Never overwrites a file."""
+    if kind is None:
+        listed = "".join(f"\n  {name:<18}{what}" for name, what in KINDS.items())
+        raise UsageError(f"KIND is missing, one of{listed}", hint="fullbore init text-lm")
     if kind not in KINDS:
         raise UsageError(f"no template {kind!r}", hint=f"one of {', '.join(KINDS)}")
     target = path or Path(f"{kind}.toml")
@@ -57,4 +65,13 @@ def written(kind: str, target: Path, data: str | None) -> str:
     if data is not None:
         source = f"source = {toml_value(data)}"
         text = re.sub(r'^source = "[^"]*"', lambda _: source, text, count=1, flags=re.MULTILINE)
+        if holds_idx(Path(data)):
+            text = re.sub(r"^image_size = \d+", 'image_size = "none"', text, count=1, flags=re.MULTILINE)
     return text
+
+
+def holds_idx(folder: Path) -> bool:
+    """Whether there are IDX files, whose images all have one size, in `folder`."""
+    from fullbore.data.sources.select import file_format
+
+    return folder.is_dir() and any(file_format(entry.name) == "idx" for entry in folder.iterdir())

@@ -7,17 +7,27 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from fullbore.cli import draw
+from fullbore.cli import compare, draw
 from fullbore.cli.arguments import RunName, verb
 from fullbore.cli.ink import Ink
 
-app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=True)
+
+class Listed(TyperGroup):
+    """Without a verb of its own, `runs` means `runs ls`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        named = args and (not args[0].startswith("-") or args[0] in ctx.help_option_names)
+        return list(super().parse_args(ctx, args if named else ["ls", *args]))
+
+
+app = typer.Typer(cls=Listed, rich_markup_mode=None, add_completion=False)
 
 
 @app.callback()
 def runs() -> None:
-    """List runs, show one, compare two."""
+    """List runs, show one, compare two. `fullbore runs` alone lists them."""
 
 
 def show_list(answer: dict[str, Any], _: Ink) -> Iterator[str]:
@@ -28,7 +38,7 @@ def show_list(answer: dict[str, Any], _: Ink) -> Iterator[str]:
             entry["status"],
             time.strftime("%Y-%m-%d %H:%M", time.localtime(entry["created"])),
             draw.number(entry["seconds"], "s"),
-            ", ".join(f"{key} {draw.number(value)}" for key, value in list(entry["metrics"].items())[:2]) or "–",
+            compare.quality(entry),
             entry.get("limit") or "–",
         ]
         for entry in answer["runs"]
@@ -62,31 +72,13 @@ def show(run: RunName = "last") -> dict[str, Any]:
     return read(run)
 
 
-def show_difference(answer: dict[str, Any], ink: Ink) -> Iterator[str]:
-    one, two = answer["runs"]
-    for title, key in (("Settings that differ", "settings"), ("Figures that differ", "figures")):
-        rows = [
-            [name, draw.number(a, unit(name)), draw.number(b, unit(name)), draw.change(a, b)]
-            for name, (a, b) in answer[key].items()
-        ]
-        yield from (
-            ink.bold(title),
-            *(draw.table(rows, ("", one, two, ""), right=(1, 2, 3)) if rows else ["  none"]),
-            "",
-        )
-
-
-def unit(figure: str) -> str:
-    return "s" if figure == "seconds" or figure.startswith("ledger.") else ""
-
-
 @app.command("diff")
-@verb(show_difference)
+@verb(compare.difference)
 def diff(
     first: Annotated[str, typer.Argument(metavar="A", help="A run's name, or `last`.")],
     second: Annotated[str, typer.Argument(metavar="B", help="The run to compare it with.")],
 ) -> dict[str, Any]:
     """Compare the settings, speed, quality and ledgers of two runs."""
-    from fullbore.flow.runs import diff as compare
+    from fullbore.flow.runs import diff as differences
 
-    return compare(first, second)
+    return differences(first, second)
