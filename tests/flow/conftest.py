@@ -101,6 +101,14 @@ class Bench:
         assert outcome.code == 0, outcome.stderr
         return outcome.answer
 
+    def runs(self) -> list[str]:
+        """Names of the runs that there are."""
+        folder = self.folder / "runs"
+        return sorted(path.name for path in folder.glob("[!.]*")) if folder.is_dir() else []
+
+    def result(self, run: str) -> dict[str, Any]:
+        return dict(json.loads((self.folder / "runs" / run / "result.json").read_text()))
+
     def events(self, run: str, kind: str) -> list[dict[str, Any]]:
         lines = (self.folder / "runs" / run / "events.jsonl").read_bytes().splitlines()
         found = []

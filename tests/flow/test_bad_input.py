@@ -86,8 +86,28 @@ def test_mistakes_in_a_job_come_at_once_and_start_nothing(bench: Bench) -> None:
 
 
 def test_a_missing_source(tiny: Bench) -> None:
+    before = tiny.runs()
     outcome = tiny.run("run", tiny.job(), "--set", "data.source=nowhere")
-    refused(tiny, outcome, 2, "data.source", "nowhere: no such file or folder", f"looked in {tiny.folder}")
+    refused(tiny, outcome, 2, "--set data.source: nowhere: no such file or folder", f"looked in {tiny.folder}")
+    assert tiny.runs() == before
+
+
+def test_paths_that_lead_nowhere_are_named_at_once_with_their_lines(bench: Bench) -> None:
+    wrong = TINY.replace("python://stdlib", "nowhere").replace(
+        "vocabulary_size = 300", 'kind = "folder"\nfolder = "no-tokenizer"'
+    )
+    wrong = wrong.replace(
+        'kind = "decoder"\nwidth = 32\nlayers = 2\nheads = 2', 'kind = "transformers"\nfolder = "no-model"'
+    )
+    job = bench.job(wrong)
+    outcome = bench.run("run", job)
+    refused(bench, outcome, 2)
+    assert outcome.stderr.splitlines()[:3] == [
+        f"{job}:4 data.source: nowhere: no such file or folder",
+        f"{job}:10 tokenizer.folder: no-tokenizer: neither tokenizer.json nor vocab.txt is there",
+        f"{job}:16 model.folder: no-model: no config.json is there",
+    ]
+    assert bench.runs() == []
 
 
 def test_a_source_that_cannot_be_read(tiny: Bench) -> None:
@@ -119,8 +139,12 @@ def test_an_empty_data_set(tiny: Bench, content: str | None, said: str) -> None:
     if content is not None:
         (folder / "a.py").write_text(content)
     job = tiny.job(TINY.replace("python://stdlib", folder.name).replace('"json/*.py", "email/*.py", "http/*.py"', ""))
+    before = tiny.runs()
     refused(tiny, tiny.run("run", job), 2, folder.name, said, "data.include")
-    assert tiny.done("runs", "ls")["runs"][-1]["status"] == "failed"
+    if content is None:
+        assert tiny.runs() == before
+    else:
+        assert tiny.done("runs", "ls")["runs"][-1]["status"] == "failed"
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -56,6 +57,34 @@ def test_killed_at_a_random_moment(whole: tuple[Bench, dict[str, Any]], seed: in
 @pytest.mark.parametrize("seed", range(3, 33))
 def test_killed_at_many_random_moments(whole: tuple[Bench, dict[str, Any]], seed: int) -> None:
     kill_and_resume(whole, f"killed-{seed}", random.Random(seed).random(), 8.0)
+
+
+def test_json_of_an_interrupted_run_is_its_whole_result(whole: tuple[Bench, dict[str, Any]]) -> None:
+    bench, _ = whole
+    process = bench.start("run", bench.job(LONG), "--name", "told", "--json")
+    bench.wait_for_run(process, "told", "step", 5)
+    process.send_signal(signal.SIGINT)
+    stdout, _ = process.communicate(timeout=60)
+    told = json.loads(stdout)
+    assert told["status"] == "interrupted" and told["run"] == "told" and told["ledger"]["wall_seconds"] > 0
+    assert told["error"]["hint"] == "Resume with: fullbore resume told"
+    assert told == bench.result("told")
+
+
+def test_a_kill_in_a_resumed_session_shows(whole: tuple[Bench, dict[str, Any]]) -> None:
+    bench, reference = whole
+    process = bench.start("run", bench.job(LONG), "--name", "again")
+    bench.wait_for_run(process, "again", "step", 5)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert bench.done("runs", "show", "again")["status"] == "interrupted"
+    process = bench.start("resume", "again")
+    bench.wait_for_run(process, "again", "session", 2)
+    assert bench.done("runs", "show", "again")["status"] == "running"
+    kill(process)
+    shown = bench.done("runs", "show", "again")
+    assert shown["status"] == "killed" and "error" not in shown
+    assert bench.done("resume", "again")["loss"] == reference["loss"]
 
 
 def test_killed_while_preparing(bench: Bench) -> None:

@@ -41,6 +41,36 @@ def test_the_ledger_is_the_wall_time_from_outside(finished: Finished) -> None:
     assert ledger["states"].get("other", {"share": 0})["share"] <= 0.01
 
 
+def test_one_ledger_is_told_everywhere(finished: Finished) -> None:
+    bench, result, _ = finished
+    assert result["seconds"] == result["ledger"]["wall_seconds"]
+    assert result["predicted"]["total_seconds"]["measured"] == result["seconds"]
+    kept = json.loads((bench.folder / "runs" / "tiny-run" / "result.json").read_text())
+    assert kept == result
+    assert bench.done("explain", "tiny-run")["ledger"] == result["ledger"]
+    assert bench.done("runs", "show", "tiny-run")["seconds"] == result["seconds"]
+
+
+def test_nothing_that_flow_does_is_unaccounted(finished: Finished) -> None:
+    """Fixed costs have names of their own, however short the run: `other` is a few calls between states."""
+    bench, _, _ = finished
+    short = bench.done("run", bench.job(), "--set", "train.budget=2 steps")
+    assert short["ledger"]["states"].get("other", {"seconds": 0})["seconds"] < 0.045
+
+
+def test_the_chosen_variant_and_the_metric_are_named(finished: Finished) -> None:
+    _, result, _ = finished
+    assert result["metric"] == "bits_per_byte"
+    chosen = {row["variant"]: row for row in result["compression"]}[result["chosen"]]
+    assert chosen["kept"] and artifact.read(Path(result["model"])).info["variant"] == result["chosen"]
+
+
+def test_the_environment_knows_the_machine(finished: Finished) -> None:
+    bench, _, _ = finished
+    environment = json.loads((bench.folder / "runs" / "tiny-run" / "env.json").read_text())
+    assert environment["machine"]["memory_bytes"] > 2**28 and environment["machine"]["processor"]
+
+
 def test_the_events_add_up_to_the_same_ledger(finished: Finished) -> None:
     bench, result, _ = finished
     summed: dict[str, float] = {}
