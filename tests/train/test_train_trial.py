@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import small_training as small
 import torch
 
+from fullbore.train.step import Outcome, Step
 from fullbore.train.trial import step_seconds
 
 
@@ -27,6 +30,25 @@ def test_a_trial_measures_and_leaves_no_trace(tmp_path: Path) -> None:
     assert {event["kind"] for event in kept.events} <= {"ledger"}
     assert setup.recorder.ledger().seconds.keys() == seconds.keys()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_burst_does_not_reach_the_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of five steps are caught by something else; and steps go on until they took the time that is asked for."""
+    slow, calls = iter([0.0, 0.5, 0.0, 0.5, 0.0, 0.0]), list[int]()
+    plain = Step.__call__
+
+    def step(self: Step, *arguments: Any) -> Outcome:
+        calls.append(1)
+        time.sleep(next(slow, 0.02))
+        return plain(self, *arguments)
+
+    monkeypatch.setattr(Step, "__call__", step)
+    setup = small.setup(tmp_path, small.plan())
+    exact = {"precision": "fp32", "threads": 1, "compile": False, "micro_batch": 2}
+    assert step_seconds(setup, steps=5, **exact).seconds < 0.25
+    assert len(calls) == 6
+    step_seconds(setup, steps=2, seconds=0.2, **exact)
+    assert 6 + 1 + 2 <= len(calls) <= 6 + 1 + 10
 
 
 def test_a_larger_network_takes_more_memory(tmp_path: Path) -> None:

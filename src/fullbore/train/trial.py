@@ -8,6 +8,7 @@ import statistics
 import time
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +22,7 @@ from fullbore.train.setup import TrainSetup
 from fullbore.train.step import Step
 
 _WARMUP_STEPS = 1
+_COUNTED = (State.COPY, State.FORWARD, State.BACKWARD, State.OPTIMIZER)
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Trial:
     """Measured steps of one rank, data wait left out."""
 
     seconds: float
-    """Median of an optimizer step."""
+    """Of an optimizer step: the median of the faster half, which a burst of other work does not reach."""
     parts: dict[str, float]
     """Mean seconds of a step by ledger state."""
     memory_bytes: int
@@ -45,8 +47,10 @@ def step_seconds(
     compile: bool,
     micro_batch: int,
     steps: int,
+    seconds: float = 0.0,
 ) -> Trial:
-    """Take `steps` real steps of a fresh network on real batches, after one that is not counted (nor is compiling).
+    """Take `steps` real steps of a fresh network on real batches, after one that is not counted (nor is compiling), and
+    more until they took `seconds`.
 
     Only this rank's work, with no exchange. Nothing of it stays: network, feed, threads, random state, recorder.
     """
@@ -61,7 +65,9 @@ def step_seconds(
         step = Step(network, setup.task, setup.section, plan, Alone(), recorder)
         batches = iter(feed)
         earlier: dict[str, float] = {}
-        for number in range(_WARMUP_STEPS + steps):
+        for number in count():
+            if number >= _WARMUP_STEPS + steps and sum(taken[_WARMUP_STEPS:]) >= seconds:
+                break
             with recorder.state(State.DATA_WAIT):
                 batch = next(batches)
             if number == _WARMUP_STEPS:
@@ -71,9 +77,9 @@ def step_seconds(
             taken.append(time.perf_counter() - began)
         spent = recorder.ledger().seconds
         peak = max(_peak() - before, _held(network))
-    counted = (State.COPY, State.FORWARD, State.BACKWARD, State.OPTIMIZER)
-    parts = {str(s): (spent.get(s, 0.0) - earlier.get(s, 0.0)) / steps for s in counted}
-    return Trial(statistics.median(taken[_WARMUP_STEPS:]), parts, peak, outcome.loss)
+    counted = sorted(taken[_WARMUP_STEPS:])
+    parts = {str(s): (spent.get(s, 0.0) - earlier.get(s, 0.0)) / len(counted) for s in _COUNTED}
+    return Trial(statistics.median(counted[: (len(counted) + 1) // 2]), parts, peak, outcome.loss)
 
 
 def _held(network: nn.Module) -> int:
