@@ -39,13 +39,19 @@ class Ceilings:
     """Pixels/s decoded by one core."""
     tokenise: float | None = None
     """Bytes of text/s tokenised by one core."""
+    convolution_flops: dict[str, dict[int, float]] = field(default_factory=dict)
+    """As `matmul_flops`, of a 3x3 convolution; other kernels, that may be faster or slower than those of products."""
     notes: tuple[str, ...] = field(default=())
 
     def peak(self, dtype: str, threads: int) -> float:
-        """FLOP/s of `dtype` at the nearest measured thread count not above `threads` (or the lowest measured)."""
-        by_threads = self.matmul_flops[dtype]
-        fitting = [count for count in by_threads if count <= threads]
-        return by_threads[max(fitting) if fitting else min(by_threads)]
+        """FLOP/s of `dtype` that were measured at best on up to `threads` cores. Raises KeyError if none were."""
+        products, convolutions = self.matmul_flops[dtype], self.convolution_flops.get(dtype)
+        return max(_up_to(products, threads), _up_to(convolutions, threads) if convolutions else 0.0)
+
+    def rate(self, kind: str, dtype: str, threads: int) -> float:
+        """FLOP/s of a large "convolution" (if it was measured) or product in `dtype` on up to `threads` cores."""
+        measured = self.convolution_flops if kind == "convolution" else {}
+        return _up_to(measured.get(dtype) or self.matmul_flops[dtype], threads)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -53,7 +59,15 @@ class Ceilings:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Ceilings:
         rates = {
-            dtype: {int(threads): rate for threads, rate in by_threads.items()}
-            for dtype, by_threads in value["matmul_flops"].items()
+            key: {
+                dtype: {int(threads): rate for threads, rate in by_threads.items()}
+                for dtype, by_threads in value.get(key, {}).items()
+            }
+            for key in ("matmul_flops", "convolution_flops")
         }
-        return cls(**{**value, "matmul_flops": rates, "notes": tuple(value["notes"])})
+        return cls(**{**value, **rates, "notes": tuple(value["notes"])})
+
+
+def _up_to(rates: dict[int, float], threads: int) -> float:
+    """The best rate on up to `threads` cores; on fewest, if none were measured so low."""
+    return max((rate for count, rate in rates.items() if count <= threads), default=rates[min(rates)])

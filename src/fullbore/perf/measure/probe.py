@@ -10,24 +10,41 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fullbore.base.errors import InputError
 from fullbore.base.files import write_atomic
 from fullbore.base.paths import machine_cache
+from fullbore.base.units import plural
 from fullbore.perf.measure import proc
 from fullbore.spec.hardware import Ceilings, Machine
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_tile", "amx_bf16", "amx_int8")
 _LIMITERS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS")
-_SIDE = 1024
-_MATMUL_SECONDS = 0.25
+_METHOD = 2
+"""Changed with how ceilings are measured, or how steps are predicted from them: what was kept of a host before is then
+of no use."""
+_SIDES = {"fp32": 512, "bf16": 1024, "int8": 1024}
+"""Of square products: long enough for the full rate, short enough to fit between a neighbour's turns on a core."""
+_PICTURES = (32, 64, 28)
+"""Pictures, channels and side of those that are convolved."""
+_MATMUL_SECONDS = 0.1
+_ROUNDS = 3
+"""A measurement that neighbours disturb is repeated up to so many times."""
 _DISK_SECONDS = 0.6
 _DISK_BYTES = 64 * 2**20
 _DECODE_SECONDS = 0.15
-_DISTURBED = 0.3
-"""Cores used by others from which on a measurement counts as disturbed."""
+_DISTURBED = 0.1
+"""Share of the cores used by others from which on a measurement counts as disturbed."""
+_OWN_SHARE = 0.75
+"""So does one in which our threads had less than this of the time of their cores."""
+_CALM_SECONDS = 0.2
 
 
 def machine() -> Machine:
@@ -39,7 +56,7 @@ def machine() -> Machine:
         torch_version = "none"
     cores, memory = proc.core_count(), proc.memory_total()
     limits = [f"{name}={os.environ[name]}" for name in _LIMITERS if name in os.environ]
-    identity = [processor, cores, flags, torch_version, round(memory / 2**30), platform.machine(), limits]
+    identity = [_METHOD, processor, cores, flags, torch_version, round(memory / 2**30), platform.machine(), limits]
     digest = hashlib.blake2b(json.dumps(identity).encode(), digest_size=8).hexdigest()
     return Machine(
         processor=processor,
@@ -65,8 +82,8 @@ def _processor() -> tuple[str, tuple[str, ...]]:
 
 
 def probe(*, refresh: bool = False, folder: Path) -> Ceilings:
-    """Measured ceilings of this host, from the cache if it was measured before; at most about 6 s if not. What was
-    measured beside busy neighbours is measured again once they are gone.
+    """Measured ceilings of this host, from the cache if it was measured before; at most about 6 s if not. What
+    neighbours disturbed is noted, and measured again at the next call that finds them gone.
 
     `folder`: where the disk is measured (removed again). Raises InputError if it cannot be written. Torch's number of
     threads is as before afterwards.
@@ -85,45 +102,47 @@ def probe(*, refresh: bool = False, folder: Path) -> Ceilings:
 
 
 def _measure(host: Machine, folder: Path) -> Ceilings:
-    began, used = time.perf_counter(), time.process_time()
-    before = proc.machine_times(proc.allowed_cores())
-    matmul = _matmul(host.cores)
-    bandwidth = _memory_bandwidth(host)
+    disturbed: list[str] = []
+    products, convolutions = _products(host.cores, disturbed), _convolutions(host.cores, disturbed)
+    bandwidth = _memory_bandwidth(host, disturbed)
     disk_write, disk_read = _disk(folder)
-    jpeg, tokenise = _jpeg(), _tokenise()
-    others = _others(before, proc.machine_times(proc.allowed_cores()), used, began)
-    told = f"other processes used {others:.1f} of {host.cores} cores while probing: ceilings may be low"
+    jpeg, tokenise = _jpeg(disturbed), _tokenise(disturbed)
+    some = ", ".join(disturbed[:3]) + (f" and {len(disturbed) - 3} more" if len(disturbed) > 3 else "")
+    told = f"other processes disturbed the measurement of {some}: it is repeated when they are gone"
     return Ceilings(
         fingerprint=host.fingerprint,
         measured_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        matmul_flops=matmul,
+        matmul_flops=products,
         memory_bandwidth=bandwidth,
         disk_write=disk_write,
         disk_read=disk_read,
         jpeg_decode=jpeg,
         tokenise=tokenise,
-        notes=(told,) if others > _DISTURBED else (),
+        convolution_flops=convolutions,
+        notes=(told,) if disturbed else (),
     )
 
 
 def _calm(cores: int) -> bool:
-    """Whether few others want the cores now, so that a disturbed measurement is worth repeating."""
-    load = proc.read("/proc/loadavg").split()
-    return bool(load) and float(load[0]) < 0.5 * cores
+    """Whether others leave the cores alone now, so that a disturbed measurement is worth repeating."""
+    neighbours = proc.Neighbours()
+    time.sleep(_CALM_SECONDS)
+    return neighbours.cores() <= _DISTURBED * cores
 
 
 def _best_of(one: Ceilings, two: Ceilings) -> Ceilings:
     """The higher of each rate: a neighbour makes a ceiling look lower, never higher. The later notes hold."""
-    rates = {
-        dtype: {
-            threads: max(rate, one.matmul_flops.get(dtype, {}).get(threads, 0.0))
-            for threads, rate in by_threads.items()
+
+    def best(first: Rates, second: Rates) -> Rates:
+        return {
+            dtype: {threads: max(rate, first.get(dtype, {}).get(threads, 0.0)) for threads, rate in by_threads.items()}
+            for dtype, by_threads in second.items()
         }
-        for dtype, by_threads in two.matmul_flops.items()
-    }
+
     return replace(
         two,
-        matmul_flops=rates,
+        matmul_flops=best(one.matmul_flops, two.matmul_flops),
+        convolution_flops=best(one.convolution_flops, two.convolution_flops),
         memory_bandwidth=max(one.memory_bandwidth, two.memory_bandwidth),
         disk_write=max(one.disk_write, two.disk_write),
         disk_read=max(one.disk_read, two.disk_read),
@@ -141,30 +160,23 @@ def _cached(path: Path, fingerprint: str) -> Ceilings | None:
     return ceilings if ceilings.fingerprint == fingerprint else None
 
 
-def _best_seconds(call: Callable[[], object], limit: float, cores: int = 1) -> float:
-    """Shortest of a few calls, each on `cores` cores, after one that warms up; stops when `limit` seconds are spent.
-
-    Where neighbours had the cores meanwhile, wall time says nothing of this machine: there it is the mean CPU
-    time, spread over the cores, if that is less.
-    """
+def _best_seconds(call: Callable[[], object], limit: float, name: str, disturbed: list[str], threads: int = 1) -> float:
+    """Shortest of many calls, each on `threads` cores, after one that warms up: `limit` seconds of them, repeated while
+    neighbours disturb. If they do to the last, `name` joins `disturbed`."""
     call()
-    before, used, began = proc.machine_times(proc.allowed_cores()), time.process_time(), time.perf_counter()
-    best, calls = float("inf"), 0
-    while (calls < 50 and time.perf_counter() - began <= limit) or not calls:
-        clock = time.perf_counter()
-        call()
-        best = min(best, time.perf_counter() - clock)
-        calls += 1
-    after, cpu = proc.machine_times(proc.allowed_cores()), (time.process_time() - used) / calls / cores
-    return min(best, cpu) if _others(before, after, used, began) > _DISTURBED and cpu > 0 else best
-
-
-def _others(before: proc.MachineTimes | None, after: proc.MachineTimes | None, used: float, began: float) -> float:
-    """Cores that other processes used since readings of process_time (`used`) and perf_counter (`began`)."""
-    if before is None or after is None:
-        return 0.0
-    ours, seconds = time.process_time() - used, time.perf_counter() - began
-    return (after.busy - before.busy - ours) / seconds
+    best = float("inf")
+    for _ in range(_ROUNDS):
+        neighbours, used, began, calls = proc.Neighbours(), time.process_time(), time.perf_counter(), 0
+        while time.perf_counter() - began <= limit or not calls:
+            clock = time.perf_counter()
+            call()
+            best = min(best, time.perf_counter() - clock)
+            calls += 1
+        own = (time.process_time() - used) / (time.perf_counter() - began) / threads
+        if own >= _OWN_SHARE and neighbours.cores() <= _DISTURBED * len(proc.allowed_cores()):
+            return best
+    disturbed.append(name)
+    return best
 
 
 @contextmanager
@@ -178,41 +190,72 @@ def _threads_restored() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _matmul(cores: int) -> dict[str, dict[int, float]]:
+Rates = dict[str, dict[int, float]]
+
+
+def _products(cores: int, disturbed: list[str]) -> Rates:
+    """FLOP/s of a product of two square matrices by dtype and threads."""
     import torch
 
-    generator = torch.Generator().manual_seed(0)
-    real = torch.randn(_SIDE, _SIDE, generator=generator)
-    whole = torch.randint(-127, 127, (_SIDE, _SIDE), dtype=torch.int8, generator=generator)
-    half = real.to(torch.bfloat16)
-    calls: dict[str, Callable[[], object]] = {
-        "fp32": lambda: real @ real,
-        "bf16": lambda: half @ half,
-        "int8": lambda: torch._int_mm(whole, whole),
-    }
-    rates: dict[str, dict[int, float]] = {}
+    found: Rates = {}
+    for dtype, side in _SIDES.items():
+        matrix = _random((side, side), dtype)
+        call = partial(torch._int_mm if dtype == "int8" else torch.mm, matrix, matrix)
+        found |= _rates(dtype, f"{dtype} products", call, 2.0 * side**3, cores, disturbed)
+    return found
+
+
+def _convolutions(cores: int, disturbed: list[str]) -> Rates:
+    """FLOP/s of a 3x3 convolution of small pictures by dtype and threads."""
+    import torch
+
+    found: Rates = {}
+    pictures, channels, side = _PICTURES
+    for dtype in ("fp32", "bf16"):
+        given, weights = _random((pictures, channels, side, side), dtype), _random((channels, channels, 3, 3), dtype)
+        call = partial(torch.conv2d, given, weights, padding=1)
+        flops = 2.0 * pictures * side**2 * 9 * channels**2
+        found |= _rates(dtype, f"{dtype} convolutions", call, flops, cores, disturbed)
+    return found
+
+
+def _random(shape: tuple[int, ...], dtype: str) -> Tensor:
+    import torch
+
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
+    return (20 * torch.randn(shape, generator=torch.Generator().manual_seed(0))).to(dtypes[dtype])
+
+
+def _rates(dtype: str, name: str, call: Callable[[], object], flops: float, cores: int, disturbed: list[str]) -> Rates:
+    """By threads; empty if this build of torch lacks the kernel. More threads are never slower: where they are measured
+    so, something disturbed."""
+    import torch
+
+    found: dict[int, float] = {}
     with _threads_restored(), torch.inference_mode():
-        for dtype, call in calls.items():
-            for threads in sorted({1, cores}):
-                torch.set_num_threads(threads)
-                try:
-                    seconds = _best_seconds(call, _MATMUL_SECONDS, threads)
-                except RuntimeError:  # a torch build without this kernel
-                    continue
-                rates.setdefault(dtype, {})[threads] = 2 * _SIDE**3 / seconds
-    return rates
+        for threads in sorted({1, cores}):
+            torch.set_num_threads(threads)
+            try:
+                seconds = _best_seconds(
+                    call, _MATMUL_SECONDS, f"{name} on {plural(threads, 'core')}", disturbed, threads
+                )
+            except RuntimeError:
+                return {}
+            found[threads] = max(flops / seconds, *found.values(), 0.0)
+    return {dtype: found}
 
 
-def _memory_bandwidth(host: Machine) -> float:
+def _memory_bandwidth(host: Machine, disturbed: list[str]) -> float:
     """Bytes/s read and written by a copy on all cores."""
     import torch
 
     size = min(256 * 2**20, max(2**20, proc.memory_available() // 8))
-    source = torch.zeros(size, dtype=torch.uint8)
-    target = torch.zeros_like(source)
+    source = torch.ones(size, dtype=torch.uint8)
+    target = torch.empty_like(source)
     with _threads_restored():
         torch.set_num_threads(host.cores)
-        return 2 * size / _best_seconds(lambda: target.copy_(source), 0.3, host.cores)
+        seconds = _best_seconds(lambda: target.copy_(source), 0.2, "memory bandwidth", disturbed, host.cores)
+        return 2 * size / seconds
 
 
 def _disk(folder: Path) -> tuple[float, float]:
@@ -242,7 +285,7 @@ def _disk(folder: Path) -> tuple[float, float]:
         raise InputError(f"cannot measure the disk in {folder}: {error.strerror}", hint=hint) from error
 
 
-def _jpeg() -> float | None:
+def _jpeg(disturbed: list[str]) -> float | None:
     """Pixels/s that one core decodes: a smooth picture with some noise, quality 90, as photographs are."""
     import numpy as np
     import simplejpeg
@@ -251,11 +294,11 @@ def _jpeg() -> float | None:
     smooth = np.stack([rows / 2, columns / 3, (rows + columns) / 4], axis=-1)
     noise = np.random.default_rng(0).normal(0, 8, smooth.shape)
     picture = simplejpeg.encode_jpeg(np.clip(smooth + noise, 0, 255).astype(np.uint8), quality=90)
-    seconds = _best_seconds(lambda: simplejpeg.decode_jpeg(picture), _DECODE_SECONDS)
+    seconds = _best_seconds(lambda: simplejpeg.decode_jpeg(picture), _DECODE_SECONDS, "decoding", disturbed)
     return float(rows.size / seconds)
 
 
-def _tokenise() -> float:
+def _tokenise(disturbed: list[str]) -> float:
     """Bytes of text/s that one core tokenises: source code, with a byte-level BPE trained on it."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -268,7 +311,7 @@ def _tokenise() -> float:
         vocab_size=2048, show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
     )
     tokenizer.train_from_iterator([text], trainer)
-    seconds = _best_seconds(lambda: tokenizer.encode(text), _DECODE_SECONDS)
+    seconds = _best_seconds(lambda: tokenizer.encode(text), _DECODE_SECONDS, "tokenising", disturbed)
     return len(text.encode()) / seconds
 
 

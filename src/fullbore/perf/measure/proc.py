@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -97,6 +98,20 @@ def machine_times(cores: Iterable[int]) -> MachineTimes | None:
             iowait += waiting
             steal += stolen
     return MachineTimes(busy / _TICKS, iowait / _TICKS, steal / _TICKS) if seen else None
+
+
+class Neighbours:
+    """What other processes use of the cores that this one may run on, from now on."""
+
+    def __init__(self) -> None:
+        self._machine, self._own, self._began = machine_times(allowed_cores()), time.process_time(), time.perf_counter()
+
+    def cores(self) -> float:
+        """Cores used on average since then; zero where the kernel does not tell."""
+        now, seconds = machine_times(allowed_cores()), time.perf_counter() - self._began
+        if now is None or self._machine is None or not seconds:
+            return 0.0
+        return max(0.0, (now.busy - self._machine.busy - (time.process_time() - self._own)) / seconds)
 
 
 @dataclass(frozen=True)

@@ -7,39 +7,56 @@ measured rate of its dtype, or its bytes at the measured bandwidth, and never le
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from fullbore.perf.model.calibration import UNKNOWN, Calibration
 from fullbore.spec.hardware import Ceilings
 from fullbore.spec.plan import Plan, Prediction
 from fullbore.spec.work import Operation, Work
 
-_LAUNCH_SECONDS = 8e-6
-"""What an operation of eager PyTorch costs at least, and its part of the backward pass twice that."""
+_LAUNCH_SECONDS = 16e-6
+"""What an operation of eager PyTorch costs at least with what surrounds it, and its part of the backward pass twice
+that; in bf16 the casts of what goes into a product cost as much again."""
 _TILE = 32
 """Matrix products work in tiles; a side smaller than some tiles uses the units in part."""
-_EFFICIENCY = {"matmul": 1.0, "convolution": 0.6, "attention": 0.5}
-"""Share of a large product's rate that other kernels of the kind reach at best."""
-_OPTIMIZER_PASSES = {"adamw": 10.0, "sgd": 6.0}
+_EFFICIENCY = {"matmul": 1.0, "convolution": 0.8, "attention": 0.5}
+"""Share of a large product's (or convolution's) rate that other kernels of the kind reach at best."""
+_WIDE = 4
+"""Bytes of an element outside the products: autocast keeps them in fp32, or reads the one and writes the other."""
+_FUSED = ("head", "cross-entropy")
+"""Operations of a language model's head, whose gradients are computed in the forward pass (`models.head`)."""
+_OPTIMIZER_PASSES = {"adamw": 5.0, "sgd": 3.0, "muon": 5.0}
 """Arrays of the parameters' size that clipping, updating and clearing read and write."""
+_MUON_ITERATIONS = 5
+"""Newton-Schulz iterations that make a matrix's update orthogonal: three products each, in bf16."""
 
 
 @dataclass(frozen=True)
 class Rates:
     """What one rank has while all ranks work."""
 
-    flops: float
+    flops: Mapping[str, float]
+    """By kind of operation: "matmul" and "convolution"."""
+    peak: float
     bandwidth: float
-    bytes_per_element: int
+    narrow: bool
+    """Products are computed in bf16."""
 
 
 def rates(ceilings: Ceilings, plan: Plan) -> Rates:
     """Cores and bandwidth are shared by the ranks of a machine. Raises KeyError if the dtype was never measured."""
-    together = ceilings.peak(plan.precision, plan.threads * plan.world_size) / plan.world_size
-    alone = ceilings.peak(plan.precision, plan.threads)
+    ranks, threads = plan.world_size, plan.threads
+
+    def shared(rate: Callable[[str, int], float]) -> float:
+        return min(rate(plan.precision, threads), rate(plan.precision, threads * ranks) / ranks)
+
     return Rates(
-        min(alone, together), ceilings.memory_bandwidth / plan.world_size, 2 if plan.precision == "bf16" else 4
+        flops={kind: shared(partial(ceilings.rate, kind)) for kind in ("matmul", "convolution")},
+        peak=shared(ceilings.peak),
+        bandwidth=ceilings.memory_bandwidth / ranks,
+        narrow=plan.precision == "bf16",
     )
 
 
@@ -58,11 +75,14 @@ def predict(
     per sample; the feed works beside the steps on the same cores, so that X <= cores / (D_feed + D_step).
     """
     rate = rates(ceilings, plan)
-    forward = sum(_seconds(o, rate, plan.micro_batch_size) for o in work.operations)
-    backward = sum(_seconds(o, rate, plan.micro_batch_size, backward=True) for o in work.operations)
-    forward, backward = forward * plan.accumulation, backward * plan.accumulation
-    passes = _OPTIMIZER_PASSES.get(optimizer, 10.0)
-    update = max(passes * 4 * work.parameters / rate.bandwidth, _LAUNCH_SECONDS * passes)
+    fused = any(operation.name == "cross-entropy" for operation in work.operations)
+    forward = backward = 0.0
+    for operation in work.operations:
+        seconds = plan.accumulation * _seconds(operation, rate, plan.micro_batch_size)
+        early = fused and operation.name in _FUSED
+        forward += 3 * seconds if early else seconds
+        backward += 0.0 if early else 2 * seconds
+    update = _update_seconds(work, ceilings, plan, rate, optimizer)
     parts = {"forward": forward, "backward": backward, "optimizer": update}
     parts = {state: seconds * calibration.ratio for state, seconds in parts.items()}
     compute = sum(parts.values())
@@ -75,9 +95,24 @@ def predict(
         "step_seconds": Prediction(step, "s", error),
         "train_seconds": Prediction(step * plan.steps, "s", error),
         "rate": Prediction(plan.global_batch_size * work.units_per_sample / step, f"{work.units}/s", error),
-        "mfu": Prediction(flops / step / rate.flops, "", error),
+        "mfu": Prediction(flops / step / rate.peak, "", error),
         **{f"state.{state}": Prediction(seconds, "s", error) for state, seconds in parts.items()},
     }
+
+
+def _update_seconds(work: Work, ceilings: Ceilings, plan: Plan, rate: Rates, optimizer: str) -> float:
+    passes = _OPTIMIZER_PASSES[optimizer]
+    seconds = max(passes * 4 * work.parameters / rate.bandwidth, _LAUNCH_SECONDS * passes)
+    if optimizer != "muon":
+        return seconds
+    flops = ceilings.rate("matmul", "bf16" if "bf16" in ceilings.matmul_flops else plan.precision, plan.threads)
+    for operation in work.operations:
+        if operation.kind == "matmul" and len(operation.shape) == 3 and operation.name not in _FUSED:
+            short, long = sorted(operation.shape[1:])
+            products = ((short, short, long), (short, short, short), (short, long, short))
+            each = sum(2.0 * m * n * k / (flops * _filled(m, n, k)) for m, n, k in products)
+            seconds += operation.count * _MUON_ITERATIONS * max(each, 3 * _LAUNCH_SECONDS)
+    return seconds
 
 
 def bytes_moved(operation: Operation, samples: int, size: int) -> float:
@@ -105,12 +140,15 @@ def compile_gain(work: Work, ceilings: Ceilings, plan: Plan) -> float:
     return saved / total if total else 0.0
 
 
-def _seconds(operation: Operation, rate: Rates, samples: int, backward: bool = False) -> float:
-    times = 2 if backward else 1
+def _seconds(operation: Operation, rate: Rates, samples: int) -> float:
+    """Forward."""
+    product = operation.kind in _EFFICIENCY
     efficiency = _EFFICIENCY.get(operation.kind, 1.0) * _shape_efficiency(operation, samples)
-    computing = operation.flops * samples / (rate.flops * efficiency)
-    moving = bytes_moved(operation, samples, rate.bytes_per_element) / rate.bandwidth
-    return times * operation.count * max(computing, moving, _LAUNCH_SECONDS)
+    flops = rate.flops["convolution" if operation.kind == "convolution" else "matmul"]
+    computing = operation.flops * samples / (flops * efficiency)
+    moving = bytes_moved(operation, samples, 2 if product and rate.narrow else _WIDE) / rate.bandwidth
+    launch = _LAUNCH_SECONDS * (2 if product and rate.narrow else 1)
+    return operation.count * max(computing, moving, launch)
 
 
 def _shape_efficiency(operation: Operation, samples: int) -> float:
@@ -118,5 +156,9 @@ def _shape_efficiency(operation: Operation, samples: int) -> float:
     if operation.kind != "matmul" or len(operation.shape) != 3:
         return 1.0
     rows, columns, inner = operation.shape
-    filled: Callable[[int], float] = lambda side: side / (math.ceil(side / _TILE) * _TILE)  # noqa: E731
-    return filled(rows * samples) * filled(columns) * inner / (inner + _TILE)
+    return _filled(rows * samples, columns, inner)
+
+
+def _filled(rows: int, columns: int, inner: int) -> float:
+    tiles: Callable[[int], float] = lambda side: side / (math.ceil(side / _TILE) * _TILE)  # noqa: E731
+    return tiles(rows) * tiles(columns) * inner / (inner + _TILE)
