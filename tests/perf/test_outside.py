@@ -52,7 +52,7 @@ def test_a_stopped_process_is_named(tmp_path: Path) -> None:
         time.sleep(4)
         process.send_signal(signal.SIGCONT)
     found = verdict(facts_of(events))
-    assert found.limit == "stopped process", found
+    assert found.limit == "a stopped process", found
     assert found.share > 0.3
     assert "used no CPU" in found.evidence[0]
 
@@ -72,7 +72,7 @@ def test_a_neighbour_on_our_cores_is_named(tmp_path: Path) -> None:
             neighbour.wait()
     facts = facts_of(events)
     found = verdict(facts)
-    assert found.limit == "neighbour", found
+    assert found.limit == "a neighbour", found
     assert found.evidence[0].startswith("other processes used ")
     assert found.advice[0].set == "" and found.advice[0].predicted_gain
 
@@ -85,7 +85,7 @@ def test_a_slow_source_is_named(tmp_path: Path) -> None:
             file.write(bytes(1000))
             time.sleep(0.1)
     found = verdict(facts_of(events, source="pipe://slow"))
-    assert found.limit == "source read", found
+    assert found.limit == "a slow source", found
     assert "pipe://slow" in found.sentence and "cores" in found.evidence[0]
 
 
@@ -96,5 +96,5 @@ def test_a_slow_target_of_checkpoints_is_named(tmp_path: Path) -> None:
         while file.read(1 << 16):
             time.sleep(0.06)
     found = verdict(facts_of(events))
-    assert found.limit == "disk", found
+    assert found.limit == "a slow disk", found
     assert "checkpoint" in found.sentence

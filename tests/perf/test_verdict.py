@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from fullbore.perf.plan.facts import Facts, Usage, usage_by_state
+from fullbore.perf.model import compute
+from fullbore.perf.plan.advise import Advice, ranked
+from fullbore.perf.plan.facts import TRAINING, Facts, Usage, usage_by_state
 from fullbore.perf.plan.verdict import PHASES, Verdict, utilisation, verdict
 from fullbore.record.ledger import Ledger, State
 from fullbore.spec.hardware import Ceilings
-from fullbore.spec.plan import Plan
+from fullbore.spec.plan import Choice, Plan
 from fullbore.spec.work import Operation, Work
 
 CEILINGS = Ceilings(
@@ -30,6 +32,7 @@ WORK = Work(
     "tokens",
     256,
 )
+TINY = replace(WORK, operations=(Operation("linear", "matmul", (1, 64, 64), 8192, 8192),), parameters=1000)
 CALM = Usage(1.0, cpu_self=1.9, cpu_waiting=0.02, io_pressure=0.0)
 
 
@@ -65,17 +68,49 @@ def test_model_compute_with_its_distance_from_the_peak() -> None:
 
 
 def test_fp32_is_told_of_bf16_with_the_gain_of_amdahls_law() -> None:
-    advice = judge(TRAIN, plan=replace(PLAN, precision="fp32")).advice[0]
+    plain = replace(PLAN, precision="fp32")
+    advice = judge(TRAIN, plan=plain).advice[0]
     assert advice.set == "--set train.precision=bf16"
-    assert advice.predicted_gain == pytest.approx(972 / (972 - 940 * 0.8) - 1)
+    steps = [compute.predict(WORK, CEILINGS, plan)["step_seconds"].value for plan in (plain, PLAN)]
+    assert advice.predicted_gain == pytest.approx(972 / (972 - 940 * (1 - steps[1] / steps[0])) - 1)
     assert advice.error is None
+
+
+def test_nothing_is_advised_that_the_trials_refuted() -> None:
+    choices = tuple(
+        Choice(f"train.{key}", value, "", "measured")
+        for key, value in (("precision", "fp32"), ("threads", "1"), ("micro_batch_size", "16"))
+    )
+    plan = replace(PLAN, precision="fp32", threads=1, micro_batch_size=16, accumulation=2)
+    open_, refuted = (judge(TRAIN, plan=p, work=TINY).advice for p in (plan, replace(plan, choices=choices)))
+    settings = ["train.threads", "train.micro_batch_size"]
+    assert all(any(key in item.set for item in open_) for key in settings)
+    assert not any(key in item.set for item in refuted for key in (*settings, "train.precision"))
+
+
+def test_what_has_no_predicted_gain_comes_last() -> None:
+    given = [Advice("a", "", None), Advice("b", "", 0.1), Advice("c", "", 0.5), Advice("d", "", 0.001)]
+    assert [item.change for item in ranked(given)] == ["c", "b", "a"]
+
+
+def test_nothing_is_busier_than_all_the_time() -> None:
+    """A probe that found far too little, and a neighbour that had the cores half of the time."""
+    low = replace(
+        CEILINGS, matmul_flops={"bf16": {1: 1e9, 2: 1e9}}, memory_bandwidth=1e6, disk_read=1.0, disk_write=1.0
+    )
+    crowded = Usage(900, cpu_self=2.2, cpu_others=1.0, cpu_waiting=1.5, read_rate=1e6)
+    for ceilings in (low, CEILINGS):
+        given = facts(TRAIN, ceilings=ceilings, usage={"forward": crowded, "backward": crowded})
+        found = {item.resource: item.utilisation for item in utilisation(given)}
+        assert 0 < max(found.values()) <= 1
+    mfu = WORK.training_flops * given.samples / given.seconds(*TRAINING) / CEILINGS.peak("bf16", 2)
+    assert found["bf16 arithmetic"] == pytest.approx(mfu)
 
 
 def test_memory_bandwidth_and_small_operations() -> None:
     moving = Work(10**6, (Operation("map", "elementwise", (256, 4096), 1e6, 256 * 4096 * 80.0),), 1e6, "tokens", 256)
     assert judge(TRAIN, work=moving).limit == "memory bandwidth"
-    tiny = replace(moving, operations=(Operation("linear", "matmul", (1, 64, 64), 8192, 8192),), parameters=1000)
-    found = judge(TRAIN, work=tiny)
+    found = judge(TRAIN, work=TINY)
     assert found.limit == "small operations"
     assert any("global_batch_size=64" in item.set for item in found.advice)
 
@@ -84,21 +119,21 @@ def test_waiting_for_data_names_bytes_or_cpu() -> None:
     waiting = {**TRAIN, "data wait": 3000.0}
     usage = {"data wait": Usage(3000, cpu_self=0.9, cpu_waiting=0.0)}
     slow = judge(waiting, busy={"feed": 3500.0, "feed cpu": 300.0}, usage=usage, source="s3://bucket/a")
-    assert slow.limit == "data read" and "reading the shards" in slow.sentence
+    assert slow.limit == "reading shards" and "reading the shards" in slow.sentence
     assert slow.advice[0].predicted_gain == pytest.approx(3970 / 970 - 1, rel=0.01)
     decoding = judge(waiting, busy={"feed": 3500.0, "feed cpu": 3400.0}, usage=usage)
-    assert decoding.limit == "data decode" and "3.4 s of a core per step" in decoding.sentence
-    assert judge(waiting, usage=usage).limit == "data wait"
+    assert decoding.limit == "making batches" and "3.4 s of a core per step" in decoding.sentence
+    assert judge(waiting, usage=usage).limit == "waiting for data"
 
 
 def test_a_neighbour_by_what_stood_ready_and_without_that_by_what_was_taken() -> None:
     hungry = Usage(900, cpu_self=1.3, cpu_others=0.7, cpu_waiting=0.65)
     found = judge(TRAIN, usage={"forward": hungry, "backward": hungry})
-    assert found.limit == "neighbour" and "other processes used 0.7 of 2 cores" in found.evidence[0]
+    assert found.limit == "a neighbour" and "other processes used 0.7 of 2 cores" in found.evidence[0]
     assert found.share == pytest.approx(900 * 0.65 / 2 / 975)
     assert found.advice[0].predicted_gain == pytest.approx(972 / (972 - 292.5) - 1)
     unknowing = replace(hungry, cpu_waiting=None)
-    assert judge(TRAIN, usage={"forward": unknowing, "backward": unknowing}).limit == "neighbour"
+    assert judge(TRAIN, usage={"forward": unknowing, "backward": unknowing}).limit == "a neighbour"
 
 
 def test_a_neighbour_that_takes_what_we_leave_is_not_blamed() -> None:
@@ -109,34 +144,34 @@ def test_a_neighbour_that_takes_what_we_leave_is_not_blamed() -> None:
 
 def test_the_host_and_a_stopped_process() -> None:
     stolen = Usage(900, cpu_self=1.2, steal=0.8, cpu_waiting=0.0)
-    assert judge(TRAIN, usage={"forward": stolen, "backward": stolen}).limit == "stolen CPU"
+    assert judge(TRAIN, usage={"forward": stolen, "backward": stolen}).limit == "the machine's host"
     held = Usage(900, cpu_self=1.0, held=400, cpu_waiting=0.0)
     found = judge(TRAIN, usage={"backward": held})
-    assert found.limit == "stopped process" and found.share == pytest.approx(400 / 975)
+    assert found.limit == "a stopped process" and found.share == pytest.approx(400 / 975)
 
 
 def test_a_disk_in_preparation_and_in_checkpoints() -> None:
     slow = Usage(90, cpu_self=0.1, io_pressure=0.8, read_rate=2e6, cpu_waiting=0.0)
     found = judge({"start": 2, "read": 90, "pack": 5}, usage={"read": slow}, plan=None, steps=0)
-    assert found.limit == "disk" and "read" in found.sentence and "2 MB/s read" in " ".join(found.evidence)
+    assert found.limit == "a slow disk" and "read" in found.sentence and "2 MB/s read" in " ".join(found.evidence)
     saving = Usage(500, cpu_self=0.05, write_rate=1e6, cpu_waiting=0.0)
     found = judge({**TRAIN, "checkpoint": 500}, usage={"checkpoint": saving})
-    assert found.limit == "disk" and "waited for in checkpoint" in found.sentence
+    assert found.limit == "a slow disk" and "waited for in checkpoint" in found.sentence
 
 
 def test_jobs_without_training() -> None:
     busy = {state: Usage(10, cpu_self=1.0, cpu_waiting=0.0) for state in ("read", "tokenise", "pack")}
     for states, limit in (
-        ({"read": 9.0, "pack": 2.0}, "clean"),
-        ({"read": 2.0, "tokenise": 9.0}, "tokenise"),
-        ({"read": 2.0, "tokenise": 3.0, "pack": 9.0}, "pack"),
+        ({"read": 9.0, "pack": 2.0}, "reading and cleaning"),
+        ({"read": 2.0, "tokenise": 9.0}, "tokenising"),
+        ({"read": 2.0, "tokenise": 3.0, "pack": 9.0}, "packing"),
     ):
         found = judge({"start": 1.0, **states}, usage=busy, plan=None, ceilings=None, work=None, steps=0)
         assert found.limit == limit and found.sentence.startswith("Preparing data")
         assert found.utilisation == ()
     assert judge({"start": 5.0, "read": 1.0}, plan=None, steps=0).limit == "start-up"
     assert judge({"start": 5.0, "probe": 9.0}, steps=0).limit == "planning"
-    assert judge({"start": 5.0, "compress": 9.0}, steps=0).limit == "compress"
+    assert judge({"start": 5.0, "compress": 9.0}, steps=0).limit == "compression"
     assert judge({}).limit == "nothing"
 
 
@@ -144,10 +179,10 @@ def test_jobs_without_training() -> None:
     ("state", "limit", "setting"),
     [
         ("evaluate", "evaluation", "--set train.evaluate_every=100"),
-        ("checkpoint", "checkpoint", "--set train.checkpoint_every=100"),
-        ("compile", "compile", "--set train.compile=false"),
-        ("exposed communication", "communication", ""),
-        ("copy", "copy", ""),
+        ("checkpoint", "checkpoints", "--set train.checkpoint_every=100"),
+        ("compile", "compiling", "--set train.compile=false"),
+        ("exposed communication", "exchanging gradients", ""),
+        ("copy", "copying batches", ""),
     ],
 )
 def test_what_interrupts_training(state: str, limit: str, setting: str) -> None:
@@ -162,7 +197,7 @@ def test_the_straggler_is_named_from_all_ranks() -> None:
     plan = replace(PLAN, world_size=2, threads=1)
     for ledger in (fast, slow):
         found = verdict(Facts(ledger, cores=2, ranks=(fast, slow), plan=plan))
-        assert found.limit == "straggler" and "rank 1, which the others wait for" in found.sentence
+        assert found.limit == "a slow rank" and "rank 1, which the others wait for" in found.sentence
     even = verdict(Facts(fast, cores=2, ranks=(fast, fast), plan=plan))
     assert even.limit == "model compute"
 
@@ -171,7 +206,7 @@ def test_a_rank_stopped_while_it_exchanges_is_the_straggler_though_all_wait_alik
     alike = Ledger({"forward": 100.0, "backward": 200.0, "exposed communication": 400.0})
     usage = {"exposed communication": Usage(400, cpu_self=0.1, held=380.0)}
     found = verdict(Facts(alike, cores=2, ranks=(alike, alike), stopped={1: 380.0}, usage=usage, plan=PLAN))
-    assert found.limit == "straggler" and "rank 1" in found.sentence
+    assert found.limit == "a slow rank" and "rank 1" in found.sentence
     assert any("it was not allowed to run" in line for line in found.evidence)
     assert found.share == pytest.approx(380 / 700)
 

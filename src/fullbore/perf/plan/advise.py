@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from fullbore.perf.model import compute
 from fullbore.perf.plan.facts import Facts
+from fullbore.perf.plan.steps import COMPILE_SECONDS
+from fullbore.spec.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -31,28 +33,40 @@ def gain(phase_seconds: float, saved_seconds: float) -> float | None:
 
 
 def ranked(advice: Iterable[Advice], most: int = 5) -> tuple[Advice, ...]:
-    """The largest predicted gain first, one entry a change."""
+    """The largest predicted gain first, one entry a change; what no gain can be predicted of comes last."""
     unique = {item.change: item for item in advice if item.predicted_gain is None or item.predicted_gain > 0.01}
-    order = sorted(unique.values(), key=lambda item: -(item.predicted_gain if item.predicted_gain is not None else 1e9))
+    order = sorted(unique.values(), key=lambda item: -(item.predicted_gain or 0.0))
     return tuple(order[:most])
 
 
+def decided_by_measuring(plan: Plan, key: str) -> bool:
+    """Whether the run's own trials chose the setting: the others were slower."""
+    return any(choice.key == key and choice.chosen == "measured" for choice in plan.choices)
+
+
 def of_compute(facts: Facts, phase_seconds: float, compute_seconds: float) -> list[Advice]:
-    """What makes forward and backward faster here: a faster dtype, compiling, fewer and larger products."""
+    """What makes forward and backward faster here: a faster dtype, compiling, more cores; not what trials refuted."""
     plan, ceilings, found = facts.plan, facts.ceilings, []
     if plan is None or ceilings is None:
         return []
-    rates = ceilings.matmul_flops
-    if plan.precision == "fp32" and {"bf16", "fp32"} <= set(rates):
-        ratio = ceilings.peak("bf16", plan.threads) / ceilings.peak("fp32", plan.threads)
+    tried = decided_by_measuring(plan, "train.precision")
+    if plan.precision == "fp32" and "bf16" in ceilings.matmul_flops and facts.work is not None and not tried:
+        seconds = [
+            compute.predict(facts.work, ceilings, replace(plan, precision=precision))["step_seconds"].value
+            for precision in ("fp32", "bf16")
+        ]
+        ratio = seconds[0] / seconds[1]
         if ratio > 1.2:
             saved = compute_seconds * (1 - 1 / ratio)
-            change = f"compute in bf16: its matrix products are {ratio:.1f}x fp32 on this machine"
+            change = f"compute in bf16: this model's steps are predicted to be {ratio:.1f}x as fast"
             found.append(Advice(change, "--set train.precision=bf16", gain(phase_seconds, saved)))
     if facts.work is not None and not plan.compile:
-        saved = compute_seconds * compute.compile_gain(facts.work, ceilings, plan)
-        change = "compile the model: fused operations on elements move less memory; pays in long runs only"
-        found.append(Advice(change, "--set train.compile=true", gain(phase_seconds, saved)))
+        saved = compute_seconds * compute.compile_gain(facts.work, ceilings, plan) - COMPILE_SECONDS
+        if saved > 0:
+            change = f"compile the model: fused operations move less memory; takes about {COMPILE_SECONDS:.0f} s once"
+            found.append(Advice(change, "--set train.compile=true", gain(phase_seconds, saved)))
+    if decided_by_measuring(plan, "train.threads"):
+        return found
     if plan.threads * plan.world_size < facts.cores:
         share = plan.threads * plan.world_size / facts.cores
         change = f"use all {facts.cores} cores; at best this much"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from fullbore.base.units import format_seconds, format_share
 from fullbore.perf.model import compute
-from fullbore.perf.plan.advise import Advice, gain, of_compute, of_interval
-from fullbore.perf.plan.cause import COMPUTE, Cause
+from fullbore.perf.plan.advise import Advice, decided_by_measuring, gain, of_compute, of_interval
+from fullbore.perf.plan.cause import COMPUTE, OF_STATE, Cause, Limit
 from fullbore.perf.plan.facts import Facts
 from fullbore.perf.plan.outside import lost_to_others
 from fullbore.record.ledger import State
@@ -32,23 +32,28 @@ def own_seconds(facts: Facts, state: str) -> float:
 
 @dataclass(frozen=True)
 class Efficiency:
-    """What forward, backward and optimizer reached of what was measured to be possible (shares of 1)."""
+    """What the seconds of forward, backward and optimizer reached of what the machine was measured to do (shares of 1),
+    whoever else had the cores in them."""
 
-    mfu: float
+    arithmetic: float
     bandwidth: float
 
 
 def efficiency(facts: Facts) -> Efficiency | None:
-    """Over the seconds of computing alone; none if the work, the ceilings or the steps are not known."""
+    """None if the work, the ceilings or the steps are not known. A rate that was reached is a ceiling, too: what the
+    probe found at most is then too low."""
     plan, ceilings, work = facts.plan, facts.ceilings, facts.work
-    seconds = sum(own_seconds(facts, state) for state in COMPUTE)
+    seconds = facts.seconds(*COMPUTE)
     if plan is None or ceilings is None or work is None or not facts.samples or not seconds:
         return None
     peak = ceilings.peak(plan.precision, plan.threads * plan.world_size)
     size = 2 if plan.precision == "bf16" else 4
     moved = compute.training_bytes(work, plan.micro_batch_size, size) * facts.samples / plan.micro_batch_size
     moved += 40.0 * work.parameters * facts.steps * plan.world_size
-    return Efficiency(work.training_flops * facts.samples / seconds / peak, moved / seconds / ceilings.memory_bandwidth)
+    return Efficiency(
+        arithmetic=min(1.0, work.training_flops * facts.samples / seconds / peak),
+        bandwidth=min(1.0, moved / seconds / ceilings.memory_bandwidth),
+    )
 
 
 def _compute(facts: Facts, states: Sequence[str]) -> Cause:
@@ -58,24 +63,24 @@ def _compute(facts: Facts, states: Sequence[str]) -> Cause:
     reached = efficiency(facts)
     parts = ", ".join(f"{state} {format_seconds(facts.seconds(state))}" for state in COMPUTE if facts.seconds(state))
     if reached is None or facts.plan is None:
-        return Cause("model compute", seconds, "model compute", (parts,), advice)
+        return Cause(Limit.COMPUTE, seconds, "model compute", (parts,), advice)
     dtype = facts.plan.precision
-    told = f"the CPU at {format_share(reached.mfu)} of its measured {dtype} peak (MFU)"
+    told = f"the CPU at {format_share(reached.arithmetic)} of its measured {dtype} peak"
     bandwidth = f"memory at {format_share(reached.bandwidth)} of its measured bandwidth (estimated traffic)"
     evidence = (parts, told, bandwidth)
-    if reached.mfu >= 0.25 or reached.mfu >= reached.bandwidth >= 0.15:
-        return Cause("model compute", seconds, f"model compute: {told}", evidence, advice)
+    if reached.arithmetic >= 0.25 or reached.arithmetic >= reached.bandwidth >= 0.15:
+        return Cause(Limit.COMPUTE, seconds, f"model compute: {told}", evidence, advice)
     if reached.bandwidth >= 0.4:
-        return Cause("memory bandwidth", seconds, f"memory bandwidth: {bandwidth}", evidence, advice)
+        return Cause(Limit.BANDWIDTH, seconds, f"memory bandwidth: {bandwidth}", evidence, advice)
     because = f"small operations: {told}, the rest is what starting and moving around each operation costs"
-    return Cause("small operations", seconds, because, evidence, (*advice, *_larger(facts)))
+    return Cause(Limit.SMALL, seconds, because, evidence, (*advice, *_larger(facts)))
 
 
 def _larger(facts: Facts) -> list[Advice]:
     plan = facts.plan
     if plan is None:
         return []
-    if plan.accumulation > 1:
+    if plan.accumulation > 1 and not decided_by_measuring(plan, "train.micro_batch_size"):
         change = "larger micro-batches: fewer, larger operations for the same step"
         return [Advice(change, f"--set train.micro_batch_size={plan.micro_batch_size * 2}", None)]
     change = "a larger global batch does more work in each operation (it changes the training)"
@@ -88,42 +93,39 @@ def _data(facts: Facts, states: Sequence[str]) -> Cause:
     busy, cpu = facts.ledger.busy.get("feed", 0.0), facts.ledger.busy.get("feed cpu", 0.0)
     removed = gain(facts.seconds(*states), seconds)
     if not busy:
-        return Cause(
-            "data wait", seconds, "waiting for data", (), (Advice("make the data arrive sooner", "", removed),)
-        )
+        return Cause(Limit.DATA, seconds, "waiting for data", (), (Advice("make the data arrive sooner", "", removed),))
     idle = max(0.0, 1 - cpu / busy)
     evidence = (f"the feed was busy {format_seconds(busy)} and used {format_seconds(cpu)} of CPU in it",)
     if idle > 0.5:
         because = f"reading the shards: the feed waited for bytes {format_share(idle)} of its time"
         advice = Advice("put the shards on a faster disk, or make them fit in memory", "", removed)
-        return Cause("data read", seconds, because, evidence, (advice,))
+        return Cause(Limit.SHARDS, seconds, because, evidence, (advice,))
     because = f"making batches (decode, collate), {format_seconds(cpu / max(1, facts.steps))} of a core per step"
     advice = Advice("make each sample cheaper to decode: pack it smaller or at its final size", "", removed)
-    return Cause("data decode", seconds, because, evidence, (advice,))
+    return Cause(Limit.BATCHES, seconds, because, evidence, (advice,))
 
 
-_NAMES: dict[str, tuple[str, str]] = {
-    State.START: ("start-up", "starting: importing libraries and building the model"),
-    State.PROBE: ("planning", "measuring the machine and trying settings"),
-    State.READ: ("clean", "reading and cleaning the source on the CPU"),
-    State.TOKENISE: ("tokenise", "tokenising"),
-    State.PACK: ("pack", "packing shards"),
-    State.COMPILE: ("compile", "compiling the model"),
-    State.COPY: ("copy", "copying batches"),
-    State.COMMUNICATION: ("communication", "exchanging gradients"),
-    State.BUBBLE: ("pipeline bubble", "the pipeline's bubble"),
-    State.STRAGGLER: ("straggler", "waiting for the slowest rank"),
-    State.CHECKPOINT: ("checkpoint", "saving checkpoints"),
-    State.EVALUATE: ("evaluation", "evaluating"),
-    State.COMPRESS: ("compress", "making and judging compressed variants"),
-    State.SERVE: ("serve", "serving"),
-    State.REPORT: ("report", "writing the report"),
-    State.OTHER: ("other", "what no state accounts for"),
+_BECAUSE: dict[str, str] = {
+    State.START: "starting: importing libraries and building the model",
+    State.PROBE: "measuring the machine and trying settings",
+    State.READ: "reading and cleaning the source on the CPU",
+    State.TOKENISE: "tokenising",
+    State.PACK: "packing shards",
+    State.COMPILE: "compiling the model",
+    State.COPY: "copying batches",
+    State.COMMUNICATION: "exchanging gradients",
+    State.BUBBLE: "the pipeline's bubble",
+    State.STRAGGLER: "waiting for the slowest rank",
+    State.CHECKPOINT: "saving checkpoints",
+    State.EVALUATE: "evaluating",
+    State.COMPRESS: "making and judging compressed variants",
+    State.SERVE: "serving",
+    State.REPORT: "writing the report",
+    State.OTHER: "what no state accounts for",
 }
 
 
 def _state(facts: Facts, state: str, states: Sequence[str]) -> Cause:
-    limit, because = _NAMES[state]
     seconds, phase = own_seconds(facts, state), facts.seconds(*states)
     usage = facts.usage.get(state)
     evidence = (f"{usage.cpu_self:.1f} of {facts.cores} cores used meanwhile",) if usage else ()
@@ -138,4 +140,4 @@ def _state(facts: Facts, state: str, states: Sequence[str]) -> Cause:
         ]
     elif state in (State.READ, State.TOKENISE, State.PACK):
         advice = [Advice("prepared data are kept: the same job does not prepare them again", "", None)]
-    return Cause(limit, seconds, because, evidence, tuple(advice))
+    return Cause(OF_STATE[state], seconds, _BECAUSE[state], evidence, tuple(advice))

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from fullbore.base.units import format_bytes, format_seconds
 from fullbore.perf.plan.advise import Advice, gain
-from fullbore.perf.plan.cause import COMPUTE, Cause
+from fullbore.perf.plan.cause import COMPUTE, Cause, Limit
 from fullbore.perf.plan.facts import TRAINING, Facts, Usage
 from fullbore.record.ledger import Ledger, State
 
@@ -34,7 +34,7 @@ def _held(facts: Facts, states: Sequence[str]) -> Cause:
     told = format_seconds(usage.held)
     change = "let the process run: something sends it SIGSTOP (a debugger, a terminal's Ctrl-Z, a batch system)"
     return Cause(
-        "stopped process",
+        Limit.STOPPED,
         usage.held,
         f"the process being stopped for {told}",
         (f"for {told} its threads used no CPU and asked for none: it was not allowed to run",),
@@ -84,7 +84,7 @@ def _neighbour(facts: Facts, states: Sequence[str]) -> Cause | None:
         evidence.append(f"{usage.cpu_waiting:.1f} of its threads stood ready without a core, on average")
     change = f"stop or move the other processes: they use {usage.cpu_others:.1f} of {facts.cores} cores"
     because = f"other processes on the same cores ({usage.cpu_others:.1f} of {facts.cores})"
-    return Cause("neighbour", seconds, because, tuple(evidence), (Advice(change, "", gain(total, seconds)),))
+    return Cause(Limit.NEIGHBOUR, seconds, because, tuple(evidence), (Advice(change, "", gain(total, seconds)),))
 
 
 def _steal(facts: Facts, states: Sequence[str]) -> Cause | None:
@@ -93,7 +93,7 @@ def _steal(facts: Facts, states: Sequence[str]) -> Cause | None:
         return None
     seconds = facts.seconds(*states) * usage.steal / facts.cores
     return Cause(
-        "stolen CPU",
+        Limit.HOST,
         seconds,
         f"the virtual machine's host, which gave {usage.steal:.1f} of {facts.cores} cores to others",
         (f"steal time: {usage.steal:.2f} cores",),
@@ -137,7 +137,7 @@ def _disk(facts: Facts, states: Sequence[str]) -> Cause | None:
     evidence = (f"{usage.cpu_self:.2f} of {facts.cores} cores used meanwhile", rates)
     worst = max(waits, key=lambda state: waits[state])
     advice = Advice("put the runs folder and the data on a faster disk", "", gain(facts.seconds(*states), seconds))
-    return Cause("disk", seconds, f"the disk, waited for in {worst}", evidence, (advice,))
+    return Cause(Limit.DISK, seconds, f"the disk, waited for in {worst}", evidence, (advice,))
 
 
 def _source(facts: Facts, states: Sequence[str]) -> Cause | None:
@@ -155,7 +155,7 @@ def _source(facts: Facts, states: Sequence[str]) -> Cause | None:
     change = f"copy {name} to a local disk once" if facts.source else "copy the source to a local disk once"
     setting = "--set data.source=<the copy>"
     advice = Advice(change, setting, gain(facts.seconds(*states), seconds))
-    return Cause("source read", seconds, f"{name}, which delivers too slowly", (evidence,), (advice,))
+    return Cause(Limit.SOURCE, seconds, f"{name}, which delivers too slowly", (evidence,), (advice,))
 
 
 def _straggler(facts: Facts, states: Sequence[str]) -> Cause | None:
@@ -177,7 +177,7 @@ def _straggler(facts: Facts, states: Sequence[str]) -> Cause | None:
     advice = Advice(
         f"find what slows rank {slow}: its core, its share of the data", "", gain(facts.seconds(*states), seconds)
     )
-    return Cause("straggler", seconds, f"rank {slow}, which the others wait for", (evidence,), (advice,))
+    return Cause(Limit.STRAGGLER, seconds, f"rank {slow}, which the others wait for", (evidence,), (advice,))
 
 
 def _seconds(ledger: Ledger, states: Sequence[str]) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 from fullbore.base.units import format_seconds, format_share
 from fullbore.perf.plan.advise import Advice, ranked
-from fullbore.perf.plan.cause import COMPUTE, Cause
+from fullbore.perf.plan.cause import COMPUTE, Cause, Limit
 from fullbore.perf.plan.facts import TRAINING, Facts, gather
 from fullbore.perf.plan.inside import efficiency, inside
 from fullbore.perf.plan.outside import outside
@@ -44,7 +44,7 @@ class Utilisation:
 
 @dataclass(frozen=True)
 class Verdict:
-    limit: str
+    limit: Limit
     sentence: str
     share: float
     """Of the wall time."""
@@ -75,7 +75,7 @@ def verdict(facts: Facts) -> Verdict:
     of what the program did itself. Whatever ended the run, its ledger is enough for an answer."""
     wall = facts.ledger.wall
     if not wall:
-        return Verdict("nothing", "Nothing was recorded.", 0.0, (), ())
+        return Verdict(Limit.NOTHING, "Nothing was recorded.", 0.0, (), ())
     phase = max(PHASES, key=lambda name: facts.seconds(*PHASES[name]))
     states = PHASES[phase]
     seconds = facts.seconds(*states)
@@ -112,7 +112,8 @@ def _busiest(facts: Facts) -> list[str]:
 
 
 def utilisation(facts: Facts) -> tuple[Utilisation, ...]:
-    """Resources of the training phase, the busiest first; demands are per sample trained on. Empty without training."""
+    """Resources of the training phase, the busiest first; demands are per sample trained on. Empty without training.
+    No resource is busier than all the time: an estimate above that is cut."""
     seconds, samples = facts.seconds(*TRAINING), facts.samples
     if not seconds or not samples:
         return ()
@@ -125,12 +126,13 @@ def utilisation(facts: Facts) -> tuple[Utilisation, ...]:
         found.append(("the feed", facts.ledger.busy["feed"], 1.0))
     reached = efficiency(facts)
     if reached is not None:
-        computing = sum(facts.seconds(state) for state in COMPUTE)
+        computing = facts.seconds(*COMPUTE)
         dtype = facts.plan.precision if facts.plan else "dtype"
-        found.append((f"{dtype} arithmetic", reached.mfu * computing, 1.0))
+        found.append((f"{dtype} arithmetic", reached.arithmetic * computing, 1.0))
         found.append(("memory bandwidth", reached.bandwidth * computing, 1.0))
     if facts.ceilings is not None and usage.seconds:
         moving = usage.read_rate / facts.ceilings.disk_read + usage.write_rate / facts.ceilings.disk_write
         found.append(("disk", moving * seconds, 1.0))
-    demands = [Utilisation(name, busy / samples, many, busy / seconds / many) for name, busy, many in found]
+    cut = ((name, min(busy, seconds * many), many) for name, busy, many in found)
+    demands = [Utilisation(name, busy / samples, many, busy / seconds / many) for name, busy, many in cut]
     return tuple(sorted(demands, key=lambda item: -item.utilisation))
