@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import math
+import shlex
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fullbore.base.errors import DoesNotFit, UsageError
-from fullbore.perf.plan import choose
+from fullbore.perf.plan import choose, steps
 from fullbore.perf.plan.choose import Limits, Setting, Trial
 from fullbore.perf.plan.steps import Costs
 from fullbore.spec.plan import Plan
@@ -52,7 +53,7 @@ def reason_of(plan: Plan, key: str) -> str:
 def test_bf16_is_chosen_only_where_it_is_measured_faster() -> None:
     asked = section()
     fast = choose.plan(asked, measure(asked, limits(), machine(4.2)), limits())
-    assert fast.precision == "bf16" and "x fp32, measured" in reason_of(fast, "train.precision")
+    assert fast.precision == "bf16" and "as fast as in fp32, measured" in reason_of(fast, "train.precision")
     slow = choose.plan(asked, measure(asked, limits(), machine(1.02)), limits())
     assert slow.precision == "fp32" and "--set train.precision" in reason_of(slow, "train.precision")
     by_the_job = section(precision="fp32")
@@ -62,8 +63,57 @@ def test_bf16_is_chosen_only_where_it_is_measured_faster() -> None:
 
 def test_a_dtype_without_hardware_is_not_even_tried() -> None:
     asked = section()
-    trials = measure(asked, limits(matmul={"fp32": 1e11, "bf16": 3e10}), machine(0.2))
+    trials = measure(asked, limits(expected={"fp32": 1.0, "bf16": 3.0}), machine(0.2))
     assert {t.setting.precision for t in trials} == {"fp32"}
+    plan = choose.plan(asked, trials, limits(expected={"fp32": 1.0, "bf16": 3.0}))
+    assert plan.precision == "fp32" and "0.33x as fast as in fp32, predicted" in reason_of(plan, "train.precision")
+
+
+def test_without_trials_the_last_run_of_the_kind_or_the_prediction_decides() -> None:
+    given_ = limits(expected={"fp32": 1.0, "bf16": 0.5})
+    assert choose.plan(section(), [], given_).precision == "bf16"
+    remembering = limits(expected={"fp32": 1.0, "bf16": 0.5}, remembered="fp32")
+    plan = choose.plan(section(), [], remembering)
+    assert plan.precision == "fp32" and "the last run of such a model" in reason_of(plan, "train.precision")
+    assert choose.next_setting(section(), [], remembering) == Setting("fp32", 2, 32, 1)
+
+
+def test_one_thread_is_tried_second_where_steps_are_short_or_others_use_the_cores() -> None:
+    first = Setting("fp32", 2, 32, 1)
+    for trial in (Trial(first, 0.01), Trial(first, 2.0, others=1.0)):
+        assert choose.next_setting(section(), [trial], limits()) == Setting("fp32", 1, 32, 1)
+    assert choose.next_setting(section(), [Trial(first, 2.0)], limits()) == Setting("bf16", 2, 32, 1)
+    crowded = [Trial(first, 0.4, others=1.0), Trial(Setting("fp32", 1, 32, 1), 0.01)]
+    plan = choose.plan(section(), crowded, limits())
+    assert plan.threads == 1, "time may end the trials here"
+    assert choose.next_setting(section(), crowded, limits()) == Setting("bf16", 1, 32, 1)
+    other = [*crowded, Trial(Setting("bf16", 1, 32, 1), 0.005)]
+    assert choose.chosen(section(), other, limits()) == Setting("bf16", 1, 32, 1), "as fp32 showed"
+
+
+def test_micro_batches_are_tried_last() -> None:
+    order = [t.setting for t in measure(section(), limits(), machine(4))]
+    matter = [place for place, setting in enumerate(order) if setting.micro_batch_size == 32]
+    assert matter == list(range(len(matter))) and len(order) > len(matter)
+
+
+def test_what_is_chosen_can_be_overridden_by_what_is_pasted() -> None:
+    asked = section()
+    for trials in ([], measure(asked, limits(), machine(4))):
+        for choice in choose.plan(asked, trials, limits(), Costs(0.1, 0.1, 0.1)).choices:
+            command = shlex.split(str(choice).rpartition("; ")[2].removesuffix(")"))
+            assert command[0] == "--set" and command[1].startswith(f"{choice.key}=")
+            value = command[1].partition("=")[2]
+            assert value != choice.value
+            exact = int(value) if value.isdigit() else {"true": True, "false": False}.get(value, value)
+            section(**{choice.key.removeprefix("train."): exact})
+    fixed = section(budget="1 steps", precision="fp32", threads=1, micro_batch_size=32, compile=False)
+    told = [str(choice) for choice in choose.plan(fixed, [], limits()).choices]
+    assert told[:5] == [
+        "train.precision fp32 (set by the job)", "train.compile false (set by the job)",
+        "train.threads 1 (set by the job)", "train.micro_batch_size 32 (set by the job)",
+        "train.budget 1 step (set by the job)",
+    ]  # fmt: skip
 
 
 def test_all_candidates_that_matter_are_timed_once() -> None:
@@ -73,7 +123,7 @@ def test_all_candidates_that_matter_are_timed_once() -> None:
     assert len(set(settings)) == len(settings)
     assert {s.precision for s in settings} == {"bf16", "fp32"} and {s.threads for s in settings} == {1, 2}
     plan = choose.plan(asked, trials, limits())
-    assert plan.threads == 2 and "1: " in reason_of(plan, "train.threads")
+    assert plan.threads == 2 and "260 ms with 1" in reason_of(plan, "train.threads")
 
 
 def test_one_thread_where_more_cost() -> None:
@@ -116,6 +166,23 @@ def test_time_budget_pays_for_evaluation_and_checkpoints() -> None:
     assert 60 - 0.5 - 1.5 < taken <= 60
     assert plan.predicted["train_seconds"].value == pytest.approx(taken)
     assert "less" in reason_of(plan, "train.budget")
+
+
+def test_a_time_budget_buys_training_whatever_judging_costs() -> None:
+    asked = section(budget="90s", micro_batch_size=32, threads=2, precision="bf16")
+    trials = [Trial(Setting("bf16", 2, 32, 1), 2.23)]
+    costs = Costs(evaluate_seconds=113.0, final_seconds=113.0, checkpoint_seconds=0.1)
+    plan = choose.plan(asked, trials, limits(), costs)
+    assert plan.steps == 72 // 2.23 and plan.evaluate_every == plan.steps
+    assert plan.predicted["train_seconds"].value == pytest.approx(plan.steps * 2.23 + 113, abs=1)
+    assert "32 steps (90 s at 2.23 s a step, less 18 s for" in reason_of(plan, "train.budget")
+    assert "once, at the end" in reason_of(plan, "train.evaluate_every")
+    told = steps.warning(asked, plan.predicted["train_seconds"].value, costs)
+    assert told and "about 1 min 53 s beside a budget of 90 s" in told and "about 3 min 05 s" in told
+    assert steps.warning(asked, 90, Costs(final_seconds=10)) is None
+    assert steps.warning(section(budget="5 steps"), 900, costs) is None
+    cheap = choose.plan(asked, trials, limits(), Costs(1.0, 4.0, 0.1))
+    assert 85 <= cheap.predicted["train_seconds"].value <= 90
 
 
 @pytest.mark.parametrize(

@@ -140,3 +140,8 @@ def format_count(count: float) -> str:
 
 def format_share(share: float) -> str:
     return f"{share * 100:.1f} %"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 step`, `1,200 steps`."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")

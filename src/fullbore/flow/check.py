@@ -20,6 +20,7 @@ from fullbore.models import work as works
 from fullbore.perf.measure import probe, proc
 from fullbore.perf.model import feed, memory
 from fullbore.perf.plan import choose
+from fullbore.perf.plan.cause import OF_STATE, Limit
 from fullbore.record import artifact
 from fullbore.record.artifact import Artifact
 from fullbore.record.progress import no_progress
@@ -53,7 +54,7 @@ def check(loaded: LoadedJob) -> dict[str, Any]:
         learnt_bytes=min(text, job.tokenizer.training_bytes) if learnt and job.tokenizer else 0.0,
     )
     preparing = forecast.preparation(given, ceilings)
-    seconds = {f"preparing: {name}": item.value for name, item in preparing.items() if name != "total"}
+    seconds = {OF_STATE[name]: item.value for name, item in preparing.items() if name != "total"}
     answer: dict[str, Any] = {
         "schema": 1,
         "job": job.name,
@@ -65,7 +66,8 @@ def check(loaded: LoadedJob) -> dict[str, Any]:
         answer["plan"] = {key: value for key, value in planned.plan.to_json().items() if key != "predicted"}
         answer["memory"] = planned.memory
         predicted |= planned.predicted
-        seconds["training"] = planned.predicted["train_seconds"].value
+        seconds[Limit.COMPUTE] = planned.predicted["train_seconds"].value
+        answer["warnings"] = [planned.warning] if planned.warning else []
         memory.require(planned.memory, proc.memory_available(), job.train.world_size)
     predicted["total_seconds"] = forecast.total(job, sum(seconds.values()), ceilings)
     answer["predicted"] = {key: asdict(item) for key, item in predicted.items()}
@@ -112,17 +114,16 @@ def _training(job: Job, corpus: Artifact, known: dict[str, Any], ceilings: Ceili
     if job.tokenizer is not None:
         shapes = build.with_vocabulary(shapes, _vocabulary_size(job), section.sequence_length)
     work = works.work(model, task, shapes)
-    cores = len(os.sched_getaffinity(0))
     limits = choose.Limits(
         rows=max(1, rows["train"]),
         units_per_row=section.sequence_length if language else 1,
         units=work.units,
-        cores=cores,
+        cores=len(os.sched_getaffinity(0)),
         memory_available=proc.memory_available(),
         memory_of=lambda micro: sum(memory.predict(work, section, micro).values()),
-        matmul={dtype: ceilings.peak(dtype, cores) for dtype in ceilings.matmul_flops},
         has_validation=rows.get("validation", 0) > 0,
     )
+    limits = forecast.informed(job, section, work, limits, ceilings)
     return forecast.forecast(job, section, work, limits, ceilings, rows.get("validation", 0))
 
 
@@ -139,10 +140,9 @@ def _bytes_per_token(job: Job) -> float:
     return max(1.0, 0.42 * math.log2(max(2, _vocabulary_size(job))) - 1.6)
 
 
-def _verdict(seconds: dict[str, float]) -> dict[str, Any]:
-    name, longest = max(seconds.items(), key=lambda item: item[1])
-    whole = sum(seconds.values()) or 1.0
-    sentence = (
-        f"{name.capitalize()} would take most of the time: {format_seconds(longest)}, {format_share(longest / whole)}."
-    )
-    return {"limit": name, "sentence": sentence, "share": longest / whole, "evidence": [], "advice": []}
+def _verdict(seconds: dict[Limit, float]) -> dict[str, Any]:
+    limit, longest = max(seconds.items(), key=lambda item: item[1])
+    share = longest / (sum(seconds.values()) or 1.0)
+    what = "training" if limit == Limit.COMPUTE else limit
+    sentence = f"{what.capitalize()} would take most of the time: {format_seconds(longest)}, {format_share(share)}."
+    return {"limit": limit, "sentence": sentence, "share": share, "evidence": [], "advice": []}

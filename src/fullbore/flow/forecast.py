@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +22,10 @@ from fullbore.spec.work import Work
 _OVERHEAD_SECONDS = 6.0
 """Importing, probing and trial steps, compressing and answering of a small model, before there is a measurement."""
 _WHOLE = "total_seconds"
+_CHOSEN = "precision"
+"""Under this quantity a run keeps its predicted and measured seconds of a step if it chose its precision itself."""
+_ALIKE = 4.0
+"""Models whose predicted steps differ less than so many times are of the same size."""
 _STATE_BYTES = 12.0
 """Bytes of a parameter in a checkpoint: itself and two moments, fp32."""
 _SNAPSHOT_RATE = 2e9
@@ -35,14 +38,17 @@ class Forecast:
     predicted: dict[str, Prediction]
     memory: dict[str, float]
     """Bytes of one rank by part."""
+    warning: str | None = None
+    """What the user should know before it runs."""
 
 
 def costs(section: TrainSection, work: Work, judged: int, step_seconds: float) -> steps.Costs:
     """What evaluations of `judged` rows and checkpoints cost: judging a row takes a third of training on it."""
     row = step_seconds / section.global_batch_size / 3
+    some = section.evaluate_samples
     return steps.Costs(
-        evaluate_seconds=row * min(judged, section.evaluate_samples or judged),
-        final_seconds=row * judged,
+        evaluate_seconds=row * min(judged, some or judged),
+        final_seconds=row * (judged + min(judged, some or 0)),
         checkpoint_seconds=_STATE_BYTES * work.parameters / _SNAPSHOT_RATE,
     )
 
@@ -60,7 +66,15 @@ def forecast(
     step = compute.predict(work, ceilings, draft, calibration, optimizer=section.optimizer)
     seconds = step["step_seconds"].value
     cost = costs(section, work, judged, seconds)
-    cadence = steps.cadence(section, limits.rows, limits.units_per_row, seconds, cost, limits.has_validation)
+    cadence = steps.cadence(
+        section,
+        limits.rows,
+        limits.units_per_row,
+        seconds,
+        cost,
+        has_validation=limits.has_validation,
+        source="estimated",
+    )
     plan = replace(
         draft,
         steps=cadence.steps,
@@ -69,23 +83,48 @@ def forecast(
         warmup_steps=cadence.warmup_steps,
         choices=(*draft.choices[:4], *cadence.choices),
     )
-    parts = memory_parts(work, section, plan)
+    parts, memory_bytes = memory_parts(job, section, work, plan, ceilings)
     predicted = {
         **{key: step[key] for key in ("step_seconds", "rate", "mfu")},
         "train_seconds": Prediction(cadence.seconds, "s", calibration.error),
-        "memory_bytes": memory_prediction(parts, past, ceilings.fingerprint, kind),
+        "memory_bytes": memory_bytes,
     }
-    return Forecast(plan, predicted, parts)
+    return Forecast(plan, predicted, parts, steps.warning(section, cadence.seconds, cost))
 
 
-def memory_parts(work: Work, section: TrainSection, plan: Plan) -> dict[str, float]:
+def informed(job: Job, section: TrainSection, work: Work, limits: choose.Limits, ceilings: Ceilings) -> choose.Limits:
+    """`limits` with what is predicted of each precision, and what the last run of such a model and size chose."""
+    draft, kind, past = choose.plan(section, [], limits), model_kind(job), history.load()
+    plain, expected = dict[str, float](), dict[choose.Precision, float]()
+    for precision in choose.PRECISIONS:
+        if precision in ceilings.matmul_flops:
+            plan = replace(draft, precision=precision)
+            plain[precision] = compute.predict(work, ceilings, plan, optimizer=section.optimizer)["step_seconds"].value
+            known = calibrate(past, ceilings.fingerprint, "step_seconds", kind, precision)
+            expected[precision] = plain[precision] * known.ratio
+    chosen: list[choose.Precision] = [
+        precision
+        for entry in past
+        for precision in choose.PRECISIONS
+        if (entry.fingerprint, entry.quantity, entry.kind, entry.precision)
+        == (ceilings.fingerprint, _CHOSEN, kind, precision)
+        and 1 / _ALIKE < entry.predicted / plain.get(precision, math.inf) < _ALIKE
+    ]
+    return replace(limits, expected=expected, remembered=chosen[-1] if chosen else None)
+
+
+def memory_parts(
+    job: Job, section: TrainSection, work: Work, plan: Plan, ceilings: Ceilings
+) -> tuple[dict[str, float], Prediction]:
+    """Bytes of one rank by part, and their sum, both as past runs of the kind correct them."""
+    known = calibrate(history.load(), ceilings.fingerprint, "memory_bytes", model_kind(job))
+    parts = {name: size * known.ratio for name, size in _plain_memory(section, work, plan).items()}
+    return parts, Prediction(sum(parts.values()), "B", known.error)
+
+
+def _plain_memory(section: TrainSection, work: Work, plan: Plan) -> dict[str, float]:
     exact = section.model_copy(update={"precision": plan.precision})
     return memory.predict(work, exact, plan.micro_batch_size)
-
-
-def memory_prediction(parts: dict[str, float], past: Iterable[Past], fingerprint: str, kind: str) -> Prediction:
-    calibration = calibrate(past, fingerprint, "memory_bytes", kind)
-    return Prediction(sum(parts.values()) * calibration.ratio, "B", calibration.error)
 
 
 def preparation(given: feed.Input, ceilings: Ceilings) -> dict[str, Prediction]:
@@ -107,16 +146,21 @@ def remember(job: Job, plan: Plan, work: Work, ceilings: Ceilings, measured: dic
     section = job.train
     if section is None:
         return
-    kind, fingerprint = model_kind(job), ceilings.fingerprint
     step = compute.predict(work, ceilings, plan, optimizer=section.optimizer)["step_seconds"].value
-    memory_bytes = sum(memory_parts(work, section, plan).values())
+    plain = {"step_seconds": step, "memory_bytes": sum(_plain_memory(section, work, plan).values())}
+    if any(choice.key == "train.precision" and choice.chosen == "measured" for choice in plan.choices):
+        plain[_CHOSEN], measured = step, {**measured, _CHOSEN: measured["step_seconds"]}
     entries = [
-        Past(fingerprint, quantity, kind, precision, plain, measured[quantity])
-        for quantity, precision, plain in (
-            ("step_seconds", plan.precision, step),
-            ("memory_bytes", "", memory_bytes),
+        Past(
+            ceilings.fingerprint,
+            quantity,
+            model_kind(job),
+            "" if quantity == "memory_bytes" else plan.precision,
+            value,
+            measured[quantity],
         )
-        if measured.get(quantity) and math.isfinite(plain)
+        for quantity, value in plain.items()
+        if measured.get(quantity) and math.isfinite(value)
     ]
     with suppress(OSError):
         history.remember(entries)

@@ -6,25 +6,32 @@ import json
 import os
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 
 from fullbore.base.files import write_atomic
-from fullbore.base.units import format_seconds
+from fullbore.base.units import format_seconds, plural
 from fullbore.flow import forecast, materials
 from fullbore.flow.materials import Materials
 from fullbore.flow.session import Session
 from fullbore.models import work as works
-from fullbore.perf.measure import history, probe, proc
+from fullbore.perf.measure import probe, proc
 from fullbore.perf.model import memory
-from fullbore.perf.plan import choose
+from fullbore.perf.plan import choose, steps
 from fullbore.record.ledger import State
 from fullbore.spec.hardware import Ceilings
 from fullbore.spec.plan import Plan
 from fullbore.spec.work import Work
 from fullbore.train import trial
 
-_TRIAL_STEPS = 3
+_TRIAL_STEPS = 2
+_TRIAL_SECONDS = 0.3
+"""A trial takes as many steps as fit in this time, though at least `_TRIAL_STEPS`."""
+_FINAL_SECONDS = 1.0
+"""The same for the setting that was chosen, which is timed once more."""
 _TRIAL_SHARE = 0.05
-"""Share of the expected training time that trials of other settings than the first may take."""
+"""Share of the expected training time that trials of further settings than the first two may take."""
+_REPEATED_SECONDS = 1.0
+"""A trial that took less is repeated if other processes disturbed it."""
 
 
 @dataclass(frozen=True)
@@ -55,78 +62,81 @@ def frozen(session: Session, resuming: bool) -> Frozen:
         session.recorder.event("plan", **plan.to_json())
         predicted = plan.predicted.get("train_seconds")
         expected = f", {format_seconds(predicted.value)} expected" if predicted else ""
-        facts["detail"] = f"{plan.steps} steps of {plan.global_batch_size}{expected}"
+        facts["detail"] = f"{plural(plan.steps, 'step')} of {plural(plan.global_batch_size, 'sample')}{expected}"
     return Frozen(plan, ceilings, work)
 
 
 def limits(prepared: Materials, work: Work, ceilings: Ceilings) -> choose.Limits:
     """What the machine gives and the job needs, for `choose`."""
-    cores = len(os.sched_getaffinity(0))
     section = prepared.train
 
     def memory_of(micro: int) -> float:
         return sum(memory.predict(work, section, micro).values())
 
-    return choose.Limits(
+    found = choose.Limits(
         rows=prepared.shards.rows("train"),
         units_per_row=prepared.units_per_row(),
         units=work.units,
-        cores=cores,
+        cores=len(os.sched_getaffinity(0)),
         memory_available=proc.memory_available(),
         memory_of=memory_of,
-        matmul={dtype: ceilings.peak(dtype, cores) for dtype in ceilings.matmul_flops},
-        has_validation=_judged(prepared) > 0,
+        has_validation=prepared.shards.rows("validation") > 0,
     )
+    return forecast.informed(prepared.job, section, work, found, ceilings)
 
 
 def _choose(session: Session, prepared: Materials, work: Work, ceilings: Ceilings) -> Plan:
     bounds = limits(prepared, work, ceilings)
     section = prepared.train
     draft = choose.plan(section, [], bounds)
-    expected = (
-        forecast.forecast(session.job, section, work, bounds, ceilings, _judged(prepared))
-        .predicted["train_seconds"]
-        .value
-    )
+    judged = prepared.shards.rows("validation")
+    expected = forecast.forecast(session.job, section, work, bounds, ceilings, judged).predicted["train_seconds"].value
+    brief = partial(_timed, session, prepared, draft, min(_TRIAL_SECONDS, _TRIAL_SHARE * expected))
     trials: list[choose.Trial] = []
     began = time.monotonic()
     while (setting := choose.next_setting(section, trials, bounds)) is not None:
-        if trials and time.monotonic() - began > _TRIAL_SHARE * expected:
+        started = time.monotonic()
+        if len(trials) > 1 and started - began > _TRIAL_SHARE * expected:
             break
-        tried = replace(
-            draft,
-            precision=setting.precision,
-            threads=setting.threads,
-            micro_batch_size=setting.micro_batch_size,
-            accumulation=setting.accumulation,
-        )
-        setup = materials.setup(prepared, tried, session.run.paths, session.recorder, session.progress, lambda: False)
-        found = trial.step_seconds(
-            setup,
-            precision=setting.precision,
-            threads=setting.threads,
-            compile=False,
-            micro_batch=setting.micro_batch_size,
-            steps=_TRIAL_STEPS,
-        )
-        trials.append(choose.Trial(setting, found.seconds))
-    plan = choose.plan(
-        section,
-        trials,
-        bounds,
-        forecast.costs(section, work, _judged(prepared), min(trial.seconds for trial in trials)),
-    )
-    parts = forecast.memory_parts(work, section, plan)
-    kind = forecast.model_kind(session.job)
+        found = brief(setting)
+        if found.disturbed and time.monotonic() - started < _REPEATED_SECONDS:
+            found = min(found, brief(setting), key=lambda trial: trial.seconds)
+        trials.append(found)
+    setting = choose.chosen(section, trials, bounds)
+    again = _timed(session, prepared, draft, min(_FINAL_SECONDS, _TRIAL_SHARE * expected), setting)
+    best = min([again, *(t for t in trials if t.setting == setting)], key=lambda trial: trial.seconds)
+    trials = [*(t for t in trials if t.setting != setting), best]
+    costs = forecast.costs(section, work, judged, best.seconds)
+    plan = choose.plan(section, trials, bounds, costs)
+    seconds = plan.predicted["train_seconds"].value
+    if text := steps.warning(section, seconds, costs):
+        session.message("warning", text)
     predicted = {
         **plan.predicted,
-        "memory_bytes": forecast.memory_prediction(parts, history.load(), ceilings.fingerprint, kind),
-        "total_seconds": forecast.total(
-            session.job, session.recorder.elapsed() + plan.predicted["train_seconds"].value, ceilings
-        ),
+        "memory_bytes": forecast.memory_parts(session.job, section, work, plan, ceilings)[1],
+        "total_seconds": forecast.total(session.job, session.recorder.elapsed() + seconds, ceilings),
     }
     return replace(plan, predicted=predicted)
 
 
-def _judged(prepared: Materials) -> int:
-    return prepared.shards.rows("validation")
+def _timed(session: Session, prepared: Materials, draft: Plan, seconds: float, setting: choose.Setting) -> choose.Trial:
+    """Some steps of a setting, and who else used the cores meanwhile."""
+    tried = replace(
+        draft,
+        precision=setting.precision,
+        threads=setting.threads,
+        micro_batch_size=setting.micro_batch_size,
+        accumulation=setting.accumulation,
+    )
+    setup = materials.setup(prepared, tried, session.run.paths, session.recorder, session.progress, lambda: False)
+    neighbours = proc.Neighbours()
+    found = trial.step_seconds(
+        setup,
+        precision=setting.precision,
+        threads=setting.threads,
+        compile=False,
+        micro_batch=setting.micro_batch_size,
+        steps=_TRIAL_STEPS,
+        seconds=seconds,
+    )
+    return choose.Trial(setting, found.seconds, others=neighbours.cores())

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ class Session:
 
     def choose(self, choice: Choice) -> None:
         """Keep an automatic choice and print it once."""
-        self.recorder.event("choice", key=choice.key, value=choice.value, reason=choice.reason, chosen=choice.chosen)
+        self.recorder.event("choice", **asdict(choice))
         self.notify(str(choice))
 
     def message(self, level: str, text: str) -> None:

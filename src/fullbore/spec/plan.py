@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -16,10 +17,17 @@ class Choice:
     reason: str
     chosen: Literal["measured", "estimated", "set"]
     """`set`: the user decided it."""
+    instead: str = ""
+    """Another value that the setting could have."""
+
+    @property
+    def override(self) -> str:
+        """What is typed to decide otherwise, ready to paste; empty where the user has decided."""
+        setting = f"{self.key}={self.instead}"
+        return f"--set {shlex.quote(setting)}" if self.instead and self.chosen != "set" else ""
 
     def __str__(self) -> str:
-        override = "" if self.chosen == "set" else f"; --set {self.key}=..."
-        return f"{self.key} {self.value} ({self.reason}{override})"
+        return f"{self.key} {self.value} ({'; '.join(filter(None, (self.reason, self.override)))})"
 
 
 @dataclass(frozen=True)

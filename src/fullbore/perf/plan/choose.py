@@ -5,28 +5,38 @@ The caller measures in turns, as `next_setting` asks, and then freezes:
     trials: list[Trial] = []
     while (setting := choose.next_setting(section, trials, limits)) is not None:
         trials.append(time_some_steps(setting))
+    trials.append(time_more_steps(choose.chosen(section, trials, limits)))
     plan = choose.plan(section, trials, limits, costs)
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 from fullbore.base.errors import DoesNotFit, UsageError
-from fullbore.base.units import format_bytes, format_seconds
-from fullbore.perf.plan.steps import Cadence, Costs, cadence
+from fullbore.base.units import format_bytes, format_seconds, plural
+from fullbore.perf.plan import steps
+from fullbore.perf.plan.steps import Cadence, Costs
 from fullbore.spec.plan import Choice, Plan, Prediction
 from fullbore.spec.train import TrainSection
 
 Precision = Literal["fp32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 
 _FASTER = 1.05
 """bf16 must be measured so much faster than fp32 to be worth its rounding."""
 _BETTER = 1.03
 """A trial must be so much faster than another to be told from it."""
+CROWDED = 0.2
+"""Cores used by others from which on they count as neighbours."""
+_SHORT_SECONDS = 0.1
+"""Steps shorter than this lose much to neighbours, and little is gained on them by a second core."""
+_MUCH_SLOWER = 1.5
+"""A precision predicted to be so much slower is not tried."""
 _MEMORY_SHARE = 0.8
 """Share of the available memory that a plan may use."""
 _FIRST_TOKENS = 8192
@@ -50,9 +60,15 @@ class Trial:
 
     setting: Setting
     seconds: float
-    """Median of one optimizer step."""
+    """Of one optimizer step: the median of the faster half."""
     memory_bytes: int | None = None
     """Peak resident bytes seen, if known."""
+    others: float = 0.0
+    """Cores that other processes used meanwhile."""
+
+    @property
+    def disturbed(self) -> bool:
+        return self.others > CROWDED
 
 
 @dataclass(frozen=True)
@@ -69,8 +85,10 @@ class Limits:
     """Bytes that all ranks together may still take."""
     memory_of: Callable[[int], float] = lambda _: 0.0
     """Predicted peak bytes of one rank by its micro-batch size (`perf.model.memory`)."""
-    matmul: dict[str, float] = field(default_factory=dict)
-    """Measured FLOP/s by dtype on all cores; a dtype slower than fp32 there is not tried."""
+    expected: Mapping[Precision, float] = field(default_factory=dict)
+    """Seconds of a step by precision, predicted."""
+    remembered: Precision | None = None
+    """What the last run of such a model chose by measuring."""
     has_validation: bool = True
 
 
@@ -82,18 +100,20 @@ def plan(section: TrainSection, trials: Sequence[Trial], limits: Limits, costs: 
     """
     costs = costs or Costs()
     precision, precision_choice = _precision(section, trials, limits)
-    threads, threads_choice = _threads(section, [t for t in trials if t.setting.precision == precision], limits)
+    threads, threads_choice = _threads(section, precision, trials, limits)
     alike = [t for t in trials if (t.setting.precision, t.setting.threads) == (precision, threads)]
     micro, micro_choice = _micro_batch(section, alike, limits)
     accumulation = per_rank(section) // micro
     measured = next((t for t in alike if t.setting.micro_batch_size == micro), None)
     seconds = (measured.seconds if measured else 0.0) + costs.communication_seconds
-    times = cadence(section, limits.rows, limits.units_per_row, seconds, costs, limits.has_validation)
+    judged = limits.has_validation
+    cadence_of = partial(steps.cadence, section, limits.rows, limits.units_per_row, has_validation=judged)
+    times = cadence_of(seconds, costs)
     compiled, compile_choice = _compile(section, times, seconds, costs)
     if compiled:
         seconds *= 1 - costs.compile_gain
-        costs = replace(costs, final_seconds=costs.final_seconds + costs.compile_seconds)
-        times = cadence(section, limits.rows, limits.units_per_row, seconds, costs, limits.has_validation)
+        costs = replace(costs, start_seconds=costs.start_seconds + costs.compile_seconds)
+        times = cadence_of(seconds, costs)
     rate = section.global_batch_size * limits.units_per_row / seconds if seconds else 0.0
     predicted = {
         "step_seconds": Prediction(seconds, "s", costs.step_error),
@@ -125,42 +145,56 @@ def per_rank(section: TrainSection) -> int:
     return math.ceil(section.global_batch_size / section.world_size)
 
 
+def chosen(section: TrainSection, trials: Sequence[Trial], limits: Limits) -> Setting:
+    """The setting that a plan from these trials runs."""
+    made = plan(section, trials, limits)
+    return Setting(made.precision, made.threads, made.micro_batch_size, made.accumulation)
+
+
 def next_setting(section: TrainSection, trials: Sequence[Trial], limits: Limits) -> Setting | None:
     """The setting to time next; none when another trial would not change a decision.
 
-    Precisions first, then larger and smaller micro-batches while they pay, then fewer threads: six trials or so.
+    What matters most comes first, because time may end the trials: precision and threads (threads before precision
+    where steps are short or other processes want the cores), then smaller and larger micro-batches while they pay.
     """
-    micro, threads = _first_micro_batch(section, limits), _most_threads(section, limits)
+    first, most = _first_micro_batch(section, limits), _most_threads(section, limits)
+    precisions = _precisions(section, limits)
+    if not trials:
+        return Setting(precisions[0], most, first, per_rank(section) // first)
+    best = min(trials, key=lambda t: t.seconds).setting
+    alike = [t for t in trials if t.setting.micro_batch_size == first]
+    fastest = min(alike or trials, key=lambda t: t.seconds).setting
+    of_precision = [(precision, fastest.threads, first) for precision in precisions]
+    of_threads = [(fastest.precision, count, first) for count in _thread_counts(section, limits)]
+    crowded = trials[0].seconds < _SHORT_SECONDS or trials[0].disturbed
+    wanted = [*of_threads, *of_precision] if crowded else [*of_precision, *of_threads]
+    wanted += [(best.precision, best.threads, size) for size in _neighbours(section, best.micro_batch_size, limits)]
     tried = {t.setting for t in trials}
-
-    def setting(precision: Precision, threads: int, micro: int) -> Setting:
-        return Setting(precision, threads, micro, per_rank(section) // micro)
-
-    for precision in _precisions(section, limits):
-        if setting(precision, threads, micro) not in tried:
-            return setting(precision, threads, micro)
-    precision, _ = _precision(section, trials, limits)
-    alike = [t for t in trials if (t.setting.precision, t.setting.threads) == (precision, threads)]
-    best = min(alike, key=lambda t: t.seconds)
-    if section.micro_batch_size == "auto":
-        sizes = _fitting(section, limits)
-        place = sizes.index(best.setting.micro_batch_size) if best.setting.micro_batch_size in sizes else 0
-        for neighbour in sizes[max(0, place - 1) : place + 2]:
-            if setting(precision, threads, neighbour) not in tried:
-                return setting(precision, threads, neighbour)
-    micro, _ = _micro_batch(section, alike, limits)
-    for fewer in _thread_counts(section, limits):
-        if setting(precision, fewer, micro) not in tried:
-            return setting(precision, fewer, micro)
-    return None
+    settings = (Setting(precision, threads, size, per_rank(section) // size) for precision, threads, size in wanted)
+    return next((setting for setting in settings if setting not in tried), None)
 
 
-def _precisions(section: TrainSection, limits: Limits) -> tuple[Precision, ...]:
+def _neighbours(section: TrainSection, size: int, limits: Limits) -> list[int]:
+    """The micro-batches next to `size`."""
+    if section.micro_batch_size != "auto":
+        return []
+    sizes = _fitting(section, limits)
+    place = sizes.index(size) if size in sizes else 0
+    return sizes[max(0, place - 1) : place + 2]
+
+
+def _precisions(section: TrainSection, limits: Limits) -> list[Precision]:
+    """What is worth a trial, the likelier first."""
     if section.precision != "auto":
-        return (section.precision,)
-    if limits.matmul and limits.matmul.get("bf16", 0.0) < limits.matmul.get("fp32", 0.0):
-        return ("fp32",)
-    return ("bf16", "fp32")
+        return [section.precision]
+    likely, _ = _precision(section, [], limits)
+    other = _other(likely)
+    slower = limits.expected.get(other, 0.0) > _MUCH_SLOWER * limits.expected.get(likely, math.inf)
+    return [likely] if slower else [likely, other]
+
+
+def _other(precision: Precision) -> Precision:
+    return "fp32" if precision == "bf16" else "bf16"
 
 
 def _precision(section: TrainSection, trials: Sequence[Trial], limits: Limits) -> tuple[Precision, Choice]:
@@ -173,18 +207,18 @@ def _precision(section: TrainSection, trials: Sequence[Trial], limits: Limits) -
         by_shape.setdefault(shape, {})[trial.setting.precision] = trial.seconds
     pairs = [seconds for seconds in by_shape.values() if len(seconds) == 2]
     if pairs:
-        ratio = max(pair["fp32"] / pair["bf16"] for pair in pairs)
-        if ratio > _FASTER:
-            return "bf16", Choice(key, "bf16", f"{ratio:.2g}x fp32, measured on this model's steps", "measured")
-        return "fp32", Choice(
-            key, "fp32", f"bf16 is only {ratio:.2g}x fp32, measured on this model's steps", "measured"
-        )
-    rates = limits.matmul
-    if "bf16" in rates and "fp32" in rates:
-        ratio = rates["bf16"] / rates["fp32"]
-        faster: Precision = "bf16" if ratio > _FASTER else "fp32"
-        return faster, Choice(key, faster, f"bf16 matrix products are {ratio:.2g}x fp32 on this machine", "estimated")
-    return "fp32", Choice(key, "fp32", "bf16 was not measured", "estimated")
+        pair = min(pairs, key=lambda pair: min(pair.values()))
+        ratio, told, measured = pair["fp32"] / pair["bf16"], "measured", True
+    elif limits.remembered is not None:
+        told = "the last run of such a model measured it to be the faster"
+        return limits.remembered, Choice(key, limits.remembered, told, "estimated", _other(limits.remembered))
+    elif len(limits.expected) == 2:
+        ratio, told, measured = limits.expected["fp32"] / limits.expected["bf16"], "predicted", False
+    else:
+        return "fp32", Choice(key, "fp32", "nothing is known of bf16", "estimated", "bf16")
+    faster: Precision = "bf16" if ratio > _FASTER else "fp32"
+    reason = f"this model's steps in bf16 are {ratio:.2g}x as fast as in fp32, {told}"
+    return faster, Choice(key, faster, reason, "measured" if measured else "estimated", _other(faster))
 
 
 def _most_threads(section: TrainSection, limits: Limits) -> int:
@@ -199,22 +233,29 @@ def _thread_counts(section: TrainSection, limits: Limits) -> list[int]:
     return [most] if section.threads != "auto" else sorted({most, max(1, most // 2), 1}, reverse=True)
 
 
-def _threads(section: TrainSection, trials: Sequence[Trial], limits: Limits) -> tuple[int, Choice]:
+def _threads(
+    section: TrainSection, precision: Precision, trials: Sequence[Trial], limits: Limits
+) -> tuple[int, Choice]:
+    """By the trials of `precision`, else by those of the other."""
     key, most = "train.threads", _most_threads(section, limits)
     if section.threads != "auto":
         return most, Choice(key, str(most), "set by the job", "set")
-    by_micro: dict[int, dict[int, float]] = {}
+    groups: dict[tuple[bool, int], dict[int, float]] = {}
     for trial in trials:
-        by_micro.setdefault(trial.setting.micro_batch_size, {})[trial.setting.threads] = trial.seconds
-    compared = max(by_micro.values(), key=len, default={})
+        group = (trial.setting.precision == precision, trial.setting.micro_batch_size)
+        groups.setdefault(group, {})[trial.setting.threads] = trial.seconds
+    compared = max(sorted(groups.items(), reverse=True), key=lambda g: min(len(g[1]), 2), default=(None, {}))[1]
     if len(compared) < 2 or most not in compared:
-        return most, Choice(key, str(most), f"{limits.cores} cores over {section.world_size} ranks", "estimated")
+        share = "all of them" if section.world_size == 1 else f"shared by {plural(section.world_size, 'rank')}"
+        told = f"this machine has {plural(limits.cores, 'core')}, {share}"
+        return most, Choice(key, str(most), told, "estimated", "1" if most > 1 else "2")
     best = min(compared, key=lambda count: (compared[count], count))
     if compared[most] < compared[best] * _BETTER:
         best = most
-    others = ", ".join(f"{count}: {format_seconds(compared[count])}" for count in sorted(compared) if count != best)
-    reason = f"{format_seconds(compared[best])} a step; {others}"
-    return best, Choice(key, str(best), reason, "measured")
+    others = ", ".join(f"{format_seconds(compared[count])} with {count}" for count in sorted(compared) if count != best)
+    instead = min((count for count in compared if count != best), key=lambda count: compared[count])
+    reason = f"a step takes {format_seconds(compared[best])}; {others}"
+    return best, Choice(key, str(best), reason, "measured", str(instead))
 
 
 def _divisors(number: int) -> list[int]:
@@ -256,25 +297,24 @@ def _micro_batch(section: TrainSection, trials: Sequence[Trial], limits: Limits)
     if section.micro_batch_size != "auto":
         size = _set_micro_batch(section, section.micro_batch_size)
         return size, Choice(key, str(size), "set by the job", "set")
-    fitting = set(_fitting(section, limits))
+    fitting = _fitting(section, limits)
     room = _MEMORY_SHARE * limits.memory_available / section.world_size
-    usable = [
-        t
+    usable = {
+        t.setting.micro_batch_size: t.seconds
         for t in trials
         if t.setting.micro_batch_size in fitting and (t.memory_bytes is None or t.memory_bytes <= room)
-    ]
+    }
+    best = min(usable.values(), default=0.0)
+    size = min((s for s, seconds in usable.items() if seconds <= best * _BETTER), default=None) or _first_micro_batch(
+        section, limits
+    )
+    instead = str(min((s for s in fitting if s != size), key=lambda s: abs(math.log(s / size)), default=""))
+    times = samples // size
+    step = "the whole step at once" if times == 1 else f"{plural(times, 'time')} for a step of {samples}"
     if not usable:
-        size = _first_micro_batch(section, limits)
-        reason = f"{samples // size} of them make a rank's {samples} samples; fits in memory"
-        return size, Choice(key, str(size), reason, "estimated")
-    best = min(t.seconds for t in usable)
-    chosen = min((t for t in usable if t.seconds <= best * _BETTER), key=lambda t: t.setting.micro_batch_size)
-    size = chosen.setting.micro_batch_size
-    reason = f"x {samples // size} = {samples} samples in {format_seconds(chosen.seconds)}"
-    others = {t.setting.micro_batch_size: t.seconds for t in usable if t.setting.micro_batch_size != size}
-    if others:
-        reason += "; " + ", ".join(f"{other}: {format_seconds(seconds)}" for other, seconds in sorted(others.items()))
-    return size, Choice(key, str(size), reason, "measured")
+        return size, Choice(key, str(size), f"{step}; fits in memory", "estimated", instead)
+    others = "".join(f"; {format_seconds(seconds)} with {s}" for s, seconds in sorted(usable.items()) if s != size)
+    return size, Choice(key, str(size), f"{step}: {format_seconds(usable[size])}{others}", "measured", instead)
 
 
 def _compile(section: TrainSection, times: Cadence, seconds: float, costs: Costs) -> tuple[bool, Choice]:
@@ -284,9 +324,10 @@ def _compile(section: TrainSection, times: Cadence, seconds: float, costs: Costs
     gain = times.steps * seconds * costs.compile_gain
     cost = format_seconds(costs.compile_seconds)
     if not gain:
-        return False, Choice(key, "false", f"costs an estimated {cost}, and nothing is known of a gain", "estimated")
+        told = f"it takes about {cost}, and nothing is known of a gain"
+        return False, Choice(key, "false", told, "estimated", "true")
     if gain > costs.compile_seconds:
-        reason = f"saves an estimated {format_seconds(gain)} for {cost} of compiling"
-        return True, Choice(key, "true", reason, "estimated")
-    reason = f"compiling costs an estimated {cost}, it would save {format_seconds(gain)} in {times.steps} steps"
-    return False, Choice(key, "false", reason, "estimated")
+        told = f"saves about {format_seconds(gain)} for {cost} of compiling"
+        return True, Choice(key, "true", told, "estimated", "false")
+    told = f"it takes about {cost} and would save {format_seconds(gain)} in {plural(times.steps, 'step')}"
+    return False, Choice(key, "false", told, "estimated", "true")

@@ -7,16 +7,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from fullbore.base.units import format_seconds
+from fullbore.base.units import format_seconds, format_share, plural
 from fullbore.spec.plan import Choice
 from fullbore.spec.train import TrainSection
 
+_TRAINING_SHARE = 0.8
+"""Share of a time budget that is for steps, whatever judging and saving cost on top."""
 _EVALUATION_SHARE = 0.05
 """Share of the training time that automatic evaluations may take."""
+_LONG_FINAL = 0.15
+"""Share of a time budget from which on the last evaluation is worth a warning."""
 _EVALUATIONS = 10
 """Evaluations during a run, if their cost allows."""
 _CHECKPOINT_SHARE = 0.015
 """Share of the training time that automatic checkpoints may hold it up."""
+COMPILE_SECONDS = 60.0
+"""What compiling takes on a few cores, where nothing was measured."""
 _Source = Literal["measured", "estimated", "set"]
 _BETWEEN_FAILURES = 3600.0
 """Seconds between interruptions that checkpoints are planned for; nobody knows it of a machine before it happened."""
@@ -29,10 +35,12 @@ class Costs:
     evaluate_seconds: float = 0.0
     """One evaluation during training."""
     final_seconds: float = 0.0
-    """What follows the last step within the budget: the evaluation of all validation samples, the last checkpoint."""
+    """What follows the last step: the evaluation of all validation samples."""
     checkpoint_seconds: float = 0.0
     """The time that one checkpoint holds up the steps."""
-    compile_seconds: float = 60.0
+    compile_seconds: float = COMPILE_SECONDS
+    start_seconds: float = 0.0
+    """What the budget pays once, before the steps."""
     compile_gain: float = 0.0
     """Share of a step's time that compiling is expected to save."""
     communication_seconds: float = 0.0
@@ -56,32 +64,53 @@ class Cadence:
 
 
 def cadence(
-    section: TrainSection, rows: int, units_per_row: int, step_seconds: float, costs: Costs, has_validation: bool = True
+    section: TrainSection,
+    rows: int,
+    units_per_row: int,
+    step_seconds: float,
+    costs: Costs,
+    *,
+    has_validation: bool = True,
+    source: _Source = "measured",
 ) -> Cadence:
-    """`step_seconds`: of one optimizer step; zero if it was not measured (a time budget then gives one step)."""
-    checkpoint_every, saved = _checkpoint_every(section, step_seconds, costs)
-    evaluation = costs.evaluate_seconds if has_validation else 0.0
-    sparse = math.ceil(evaluation / (_EVALUATION_SHARE * step_seconds)) if step_seconds else 1
+    """`step_seconds`: of one optimizer step, by `source`; zero if nothing is known (a time budget then gives one step).
 
-    def total(steps: int, evaluate_every: int) -> float:
-        interruptions = (steps - 1) // evaluate_every * evaluation
-        interruptions += (steps - 1) // checkpoint_every * costs.checkpoint_seconds
-        return steps * step_seconds + interruptions + costs.final_seconds
+    A time budget buys steps: evaluations and checkpoints that the job itself times are paid from it, all others
+    together take at most a fifth of it, and what they cost beyond that comes on top.
+    """
+    checkpoint_every, saved = _checkpoint_every(section, step_seconds, costs)
+    evaluation, final = (costs.evaluate_seconds, costs.final_seconds) if has_validation else (0.0, 0.0)
+    sparse = math.ceil(evaluation / (_EVALUATION_SHARE * step_seconds)) if step_seconds else 1
 
     def evaluate_every(steps: int) -> int:
         if isinstance(section.evaluate_every, int):
             return max(1, section.evaluate_every)
         return min(steps, max(1, sparse, math.ceil(steps / _EVALUATIONS)))
 
+    def interruptions(steps: int) -> tuple[float, float]:
+        """Seconds of those that the job asks for, and of all others."""
+        parts = (
+            (section.evaluate_every, (steps - 1) // evaluate_every(steps) * evaluation),
+            (section.checkpoint_every, (steps - 1) // checkpoint_every * costs.checkpoint_seconds),
+        )
+        asked = sum(seconds for every, seconds in parts if every != "auto")
+        return costs.start_seconds + asked, final + sum(seconds for _, seconds in parts) - asked
+
+    def paid(steps: int) -> float:
+        asked, others = interruptions(steps)
+        return steps * step_seconds + asked + min(others, (1 - _TRAINING_SHARE) * section.budget.amount)
+
     if section.budget.unit == "seconds":
-        steps = _steps_within(section.budget.amount, lambda n: total(n, evaluate_every(n)), step_seconds)
-        reason = f"{section.budget} at {format_seconds(step_seconds)} a step, measured"
-        if taken := total(steps, evaluate_every(steps)) - steps * step_seconds:
-            reason += f", less {format_seconds(taken)} for evaluation and checkpoints"
-        steps_choice = Choice("train.budget", f"{steps} steps", reason, "measured")
+        steps = _steps_within(section.budget.amount, paid, step_seconds)
+        reason = f"{section.budget} at {format_seconds(step_seconds)} a step"
+        if taken := paid(steps) - steps * step_seconds:
+            compiling = "compiling, " if costs.start_seconds else ""
+            reason += f", less {format_seconds(taken)} for {compiling}evaluation and checkpoints"
+        steps_choice = Choice("train.budget", plural(steps, "step"), reason, source, f"{2 * steps} steps")
     else:
         steps = _counted_steps(section, rows, units_per_row)
-        steps_choice = Choice("train.budget", f"{steps} steps", str(section.budget), "set")
+        told = "set by the job" if section.budget.unit == "steps" else f"{section.budget}, set by the job"
+        steps_choice = Choice("train.budget", plural(steps, "step"), told, "set")
     every = evaluate_every(steps)
     checkpoint_every = min(checkpoint_every, steps)
     return Cadence(
@@ -89,12 +118,23 @@ def cadence(
         evaluate_every=every,
         checkpoint_every=checkpoint_every,
         warmup_steps=_warmup(section, steps),
-        seconds=total(steps, every),
+        seconds=steps * step_seconds + sum(interruptions(steps)),
         choices=(
             steps_choice,
-            _every_choice("train.evaluate_every", section.evaluate_every, every, evaluation, step_seconds),
-            Choice("train.checkpoint_every", str(checkpoint_every), *saved),
+            _evaluate_choice(section.evaluate_every, every, steps, evaluation, step_seconds),
+            Choice("train.checkpoint_every", str(checkpoint_every), *saved, str(2 * checkpoint_every)),
         ),
+    )
+
+
+def warning(section: TrainSection, seconds: float, costs: Costs) -> str | None:
+    """What to say if judging makes a training of `seconds` much longer than its time budget; none if it does not."""
+    budget, final = section.budget, costs.final_seconds
+    if budget.unit != "seconds" or final <= _LONG_FINAL * budget.amount:
+        return None
+    return (
+        f"judging all held-out samples at the end takes about {format_seconds(final)} beside a budget of {budget}: "
+        f"training with it takes about {format_seconds(seconds)}; a smaller data.validation shortens it"
     )
 
 
@@ -138,11 +178,15 @@ def _checkpoint_every(section: TrainSection, step_seconds: float, costs: Costs) 
     return max(1, math.ceil(seconds / step)), (reason, "estimated")
 
 
-def _every_choice(key: str, asked: object, every: int, cost: float, step_seconds: float) -> Choice:
+def _evaluate_choice(asked: object, every: int, steps: int, cost: float, step_seconds: float) -> Choice:
+    key = "train.evaluate_every"
     if asked != "auto":
         return Choice(key, str(every), "set by the job", "set")
+    told = f"an evaluation takes {format_seconds(cost)}"
+    if every >= steps:
+        return Choice(key, str(every), f"once, at the end: {told}", "estimated", str(every // 2 or 2))
     share = cost / (every * step_seconds + cost) if step_seconds else 0.0
-    return Choice(key, str(every), f"an evaluation takes {format_seconds(cost)}: {share:.1%} of the time", "estimated")
+    return Choice(key, str(every), f"{told}: {format_share(share)} of the time", "estimated", str(2 * every))
 
 
 def _warmup(section: TrainSection, steps: int) -> int:

@@ -1,0 +1,89 @@
+"""What is predicted before a job runs, and what past runs add to it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fullbore.flow import forecast
+from fullbore.models import work as works
+from fullbore.models.build import Sizes
+from fullbore.perf.measure import history
+from fullbore.perf.plan import choose
+from fullbore.spec.hardware import Ceilings
+from fullbore.spec.job import Job
+from fullbore.spec.plan import Choice
+
+RATES = {"fp32": {1: 1e11, 2: 2e11}, "bf16": {1: 5e11, 2: 1e12}}
+CEILINGS = Ceilings("host", "now", RATES, 3e10, 1e9, 2e9, convolution_flops=RATES)
+LIMITS = choose.Limits(rows=10_000, units_per_row=1, units="samples", cores=2, memory_available=8e9)
+
+
+@pytest.fixture(autouse=True)
+def private_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+def predicted(hidden: list[int], judged: int = 100, **train: object) -> tuple[Job, forecast.Forecast]:
+    value = {
+        "name": "table",
+        "data": {"source": "table.csv"},
+        "task": {"kind": "classification"},
+        "model": {"kind": "mlp", "hidden": hidden},
+        "train": {"budget": "60s", "global_batch_size": 256, **train},
+    }
+    job = Job.model_validate(value)
+    assert job.train and job.model and job.task
+    work = works.work(job.model, job.task, Sizes(features=64, classes=4))
+    limits = forecast.informed(job, job.train, work, LIMITS, CEILINGS)
+    found = forecast.forecast(job, job.train, work, limits, CEILINGS, judged)
+    measured = {
+        "step_seconds": 2 * found.predicted["step_seconds"].value,
+        "memory_bytes": 2 * found.predicted["memory_bytes"].value,
+    }
+    choices = tuple(
+        replace(choice, chosen="measured") if choice.key == "train.precision" else choice
+        for choice in found.plan.choices
+    )
+    forecast.remember(job, replace(found.plan, choices=choices), work, CEILINGS, measured)
+    return job, found
+
+
+def reason(found: forecast.Forecast) -> Choice:
+    return next(choice for choice in found.plan.choices if choice.key == "train.precision")
+
+
+def test_small_products_do_not_profit_from_bf16_and_large_ones_do() -> None:
+    _, small = predicted([32, 32])
+    _, large = predicted([2048, 2048])
+    assert small.plan.precision == "fp32" and large.plan.precision == "bf16"
+    assert reason(small).chosen == "estimated" and "predicted" in reason(small).reason
+
+
+def test_what_a_run_of_such_a_model_measured_is_chosen_again() -> None:
+    _, first = predicted([2048, 2048])
+    entry = next(past for past in history.load() if past.quantity == "precision")
+    assert entry.precision == "bf16" == first.plan.precision
+    slow = [replace(entry, precision="fp32", predicted=5 * entry.predicted)]
+    history.remember(slow)
+    _, again = predicted([2048, 2048])
+    assert again.plan.precision == "fp32" and "the last run of such a model" in reason(again).reason
+    _, other = predicted([32, 32])
+    assert "predicted" in reason(other).reason, "nothing is remembered of its size"
+
+
+def test_memory_is_one_figure() -> None:
+    for ratio in (1, 2):
+        _, found = predicted([2048, 2048])
+        assert sum(found.memory.values()) == pytest.approx(found.predicted["memory_bytes"].value)
+        assert found.memory["weights"] == pytest.approx(ratio * 6.0 * (65 + 2049) * 2048 + ratio * 6 * 2049 * 4)
+
+
+def test_judging_that_eats_a_time_budget_is_said_before() -> None:
+    _, found = predicted([64], judged=100_000_000)
+    assert found.warning is not None and "judging all held-out samples at the end" in found.warning
+    budget = next(choice for choice in found.plan.choices if choice.key == "train.budget")
+    assert budget.chosen == "estimated" and "less 12 s" in budget.reason
+    assert predicted([64])[1].warning is None
