@@ -24,6 +24,8 @@ def test_the_result_holds_what_it_promises(finished: Finished) -> None:
     assert 0 < result["metrics"]["bits_per_byte"] < 10
     assert set(result["baselines"]) == {"bigram", "trigram"}
     assert result["baselines"]["trigram"] < result["baselines"]["bigram"]
+    beaten = result["metrics"]["bits_per_byte"] < result["baselines"]["trigram"]
+    assert beaten != any("does not beat its baselines" in text for text in result["warnings"])
     assert result["completion"]["usage"]["completion_tokens"] == 8
     assert [stage["stage"] for stage in result["stages"]] == [
         "read", "tokenizer", "pack", "plan", "train", "baselines", "compress", "serve",

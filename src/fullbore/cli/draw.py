@@ -213,6 +213,7 @@ def outcome(result: Mapping[str, Any], ink: Ink) -> list[str]:
     ]
     lines += [
         *error(result.get("error"), ink),
+        *warnings(result.get("warnings"), ink),
         *stages(result.get("stages"), ink),
         *completion(result.get("completion"), ink),
         *metrics(result, ink),
@@ -227,12 +228,16 @@ def outcome(result: Mapping[str, Any], ink: Ink) -> list[str]:
     return [*lines, *(["", ink.bold("Next"), *(f"  {command}" for command in commands)] if commands else [])]
 
 
+def warnings(texts: Sequence[str] | None, ink: Ink) -> list[str]:
+    """What went, or will go, otherwise than one would wish."""
+    return [*(f"{ink.bad('warning:')} {text}" for text in texts), ""] if texts else []
+
+
 def plan(answer: Mapping[str, Any], ink: Ink) -> list[str]:
     """What would be read and done, why, and what it would take."""
     planned = answer.get("plan") or {}
-    warnings = [f"{ink.bad('warning:')} {text}" for text in answer.get("warnings") or ()]
     return [
-        *([*warnings, ""] if warnings else []),
+        *warnings(answer.get("warnings"), ink),
         *source(answer.get("source"), ink),
         *choices(planned.get("choices") or (), ink),
         *forecast(answer.get("predicted") or {}, ink),

@@ -7,7 +7,7 @@ from typing import Any
 from fullbore.base.errors import FullboreError
 from fullbore.flow.limit import limit
 from fullbore.flow.session import Session
-from fullbore.record import artifact
+from fullbore.record import artifact, read
 from fullbore.record.ledger import Ledger
 from fullbore.spec.hardware import Ceilings
 from fullbore.spec.plan import Plan
@@ -39,6 +39,7 @@ def assemble(
     result |= {key: facts[key] for key in ("baselines", "compression", "completion") if facts.get(key)}
     result["ledger"] = ledger.to_json()
     result["verdict"] = _verdict(session, ledger)
+    result["warnings"] = _warnings(session)
     model = session.run.paths.artifact("compressed" if facts.get("compression") else "model")
     if facts.get("compression"):
         result["chosen"] = artifact.read(model, "model").info["variant"]
@@ -74,7 +75,7 @@ def _trained(training: dict[str, Any], plan: Plan, work: Work, ceilings: Ceiling
         "total_seconds": ledger.wall,
     }
     flops = work.training_flops * training["samples"] / seconds if seconds else 0.0
-    peak = ceilings.peak(plan.precision, plan.threads * plan.world_size)
+    peak = max(ceilings.peak(plan.precision, plan.threads * plan.world_size), flops)
     return {
         "loss": training["metrics"].get("loss", training["loss"]),
         "metrics": training["metrics"],
@@ -95,6 +96,12 @@ def _verdict(session: Session, ledger: Ledger) -> dict[str, Any]:
     session.recorder.account()
     session.recorder.settle()
     return limit(session.run.paths, ledger).to_json()
+
+
+def _warnings(session: Session) -> list[str]:
+    """All that the run was warned of, in any of its sessions, each once."""
+    events = read.events(session.run.paths.events(), "message")
+    return list(dict.fromkeys(str(event["text"]) for event in events if event.get("level") == "warning"))
 
 
 def _next(name: str, status: str, served: bool) -> list[str]:

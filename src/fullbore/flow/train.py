@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import resource
 import time
 from collections.abc import Callable
@@ -142,4 +143,18 @@ def baselines(session: Session, plan: Plan) -> dict[str, float]:
             name: ngram.bits_per_byte(trained, judged, orders[name], size, judged_bytes) for name in task.baselines
         }
         facts["detail"] = ", ".join(f"{name} {value:.3f} bits per byte" for name, value in found.items())
+    if text := _not_beaten(json.loads(_summary(session.run.paths).read_text())["metrics"], found):
+        session.message("warning", text)
     return found
+
+
+def _not_beaten(metrics: dict[str, float], baselines: dict[str, float]) -> str | None:
+    """What to say of a model that is no better than what was counted; none if it beats all."""
+    reached = metrics.get("bits_per_byte", math.nan)
+    better = [f"{name} {value:.3f}" for name, value in baselines.items() if not reached < value]
+    if not better:
+        return None
+    return (
+        f"the model does not beat its baselines: {reached:.3f} bits per byte against {', '.join(better)}; "
+        "it needs a longer train.budget, more data or another learning rate"
+    )

@@ -32,7 +32,7 @@ _METHOD = 2
 of no use."""
 _SIDES = {"fp32": 512, "bf16": 1024, "int8": 1024}
 """Of square products: long enough for the full rate, short enough to fit between a neighbour's turns on a core."""
-_PICTURES = (32, 64, 28)
+_PICTURES = (8, 64, 28)
 """Pictures, channels and side of those that are convolved."""
 _MATMUL_SECONDS = 0.1
 _ROUNDS = 3
