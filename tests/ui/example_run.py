@@ -189,6 +189,7 @@ def finish(folder: RunFolder, session: Session, stages: list[dict[str, Any]], st
         "metrics": {"loss": loss(steps) + 0.05, "bits_per_byte": (loss(steps) + 0.05) / 2.13, "perplexity": 19.5},
         "baselines": {"bigram": 2.31, "trigram": 1.94}, "tokens_per_second": 19786.0, "steps": steps, "mfu": 0.382,
         "ledger": ledger.to_json(), "verdict": VERDICT, "predicted": PREDICTED, "compression": COMPRESSION,
+        "chosen": "bf16", "metric": "bits_per_byte",
         "completion": {"prompt": "def ", "text": "__init__(self, name, value=None):\n        self.name = name\n"
                        "        self.value = value\n\n    def __repr__(self):\n        return '<%s>' % self.name"},
         "stages": stages, "model": str(folder.paths.artifact("compressed")), "error": None,

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from fullbore.ui import charts
 from fullbore.ui.charts import Layer, Line, Mark, Part, Point
+from fullbore.ui.labels import Curve, place_labels
 from fullbore.ui.panels.course import tenths
 from fullbore.ui.report import legible_on
 from fullbore.ui.series import Series
@@ -76,6 +77,31 @@ def test_every_chart_is_well_formed_and_titled() -> None:
     assert "val &lt;b&gt;" in drawn[0] and "<b>" not in drawn[0].replace("<b>2</b>", "").replace(
         "<b>1</b>", ""
     ).replace("<b>1.5</b>", "")
+
+
+FALLING = [(0.0, 80.0, 90.0), (20.0, 40.0, 50.0), (60.0, 24.0, 34.0), (100.0, 20.0, 30.0)]
+RISING = [(x, 100 - high, 100 - low) for x, low, high in FALLING]
+
+
+@pytest.mark.parametrize(
+    ("height", "curves", "place"),
+    [
+        (60, [FALLING], "right above"),
+        (26, [FALLING], "left above"),
+        (20, [FALLING], "right below"),
+        (74, [RISING], "left above"),
+        (96, [], "right below"),
+        (50, [[(0.0, 45.0, 45.0), (20.0, 45.0, 45.0)]], "right above"),
+    ],
+)
+def test_labels_keep_off_the_curves(height: float, curves: list[Curve], place: str) -> None:
+    assert place_labels([("bigram 2.146", height)], curves) == [place]
+
+
+def test_labels_keep_off_one_another() -> None:
+    marks = [("bigram 2.31", 80.0), ("trigram 2.30", 79.0), ("unigram 2.2", 76.0)]
+    assert place_labels(marks, []) == ["right above", "right below", "left below"]
+    assert len(set(place_labels(marks[:2], [FALLING]))) == 2
 
 
 def test_thinned_lines_have_a_band_and_others_none() -> None:

@@ -36,7 +36,7 @@ def test_a_done_run_has_every_panel_and_what_it_found(tmp_path: Path) -> None:
     assert "47 %" in page.sections["verdict"] and "--set train.global_batch_size=32" in page.sections["verdict"]
     assert "19.8k" in page.sections["verdict"] and "38.2 %" in page.sections["verdict"]
     assert "bigram 2.31 · trigram 1.94" in page.sections["verdict"]
-    assert "cached" in page.sections["flow"] and "10 ms" in page.sections["flow"]
+    assert "tokenizercached" in page.sections["flow"] and "10 ms" not in page.sections["flow"]
     assert [tag for tag, found in page.tags if tag == "li" and "lit" in (found.get("class") or "")] == ["li"]
     assert "bigram 2.31" in page.sections["learning"] and len(page.drawn("mark")) == 2
     assert "+21 %" in page.sections["predicted"] and "rejected drop 2.55 %" in page.sections["compression"]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from html import escape
 
 from fullbore.base.units import format_bytes, format_count, format_seconds
+from fullbore.ui.labels import Curve, place_labels
 from fullbore.ui.series import Series
 
 _SPAN = 1000
@@ -163,6 +164,9 @@ def line_chart(
     body = "".join(_band(line, across, up) for line in drawn if line.series.thinned)
     body += "".join(_mark_line(mark, up) for mark in marks)
     body += "".join(_curve(line, across, up) for line in drawn)
+    places = place_labels(
+        [(mark.label, up.percent(mark.value)) for mark in marks], [_percents(line, across, up) for line in drawn]
+    )
     key = "".join(
         f'<span class="key"><i style="background:{line.colour}"></i>{escape(line.label)} '
         f"<b>{FORMATS[y_format](line.series.last)}</b></span>"
@@ -173,7 +177,7 @@ def line_chart(
         f' data-x="{across.low:g} {across.high:g} {x_format or "plain"} {escape(x_unit)}"'
         f' data-y="{up.low:g} {up.high:g} {y_format or "plain"}"'
     )
-    plot = _plot(summary, body, across, up, FORMATS[x_format], FORMATS[y_format], _mark_labels(marks, up), data)
+    plot = _plot(summary, body, across, up, FORMATS[x_format], FORMATS[y_format], _mark_labels(marks, up, places), data)
     return _figure(name, unit, key, plot, x_unit, short)
 
 
@@ -204,7 +208,7 @@ def scatter_chart(name: str, points: Sequence[Point], *, x_unit: str, unit: str,
     values = [v for p in points for v in (p.y, p.low, p.high) if v is not None] + ([mark.value] if mark else [])
     across, up = scale([0.0, *(p.x * 1.08 for p in points)], count=4), scale([0.0, *values], count=4)
     body = _mark_line(mark, up) if mark else ""
-    labels = _mark_labels([mark], up) if mark else ""
+    labels = _mark_labels([mark], up, place_labels([(mark.label, up.percent(mark.value))], [])) if mark else ""
     for point in points:
         at_x, at_y = across.at(point.x), _SPAN - up.at(point.y)
         if point.low is not None and point.high is not None:
@@ -278,16 +282,20 @@ def _mark_line(mark: Mark, up: Scale) -> str:
     return f'<path class="mark" d="M0 {y:g}H{_SPAN}"><title>{escape(mark.label)}</title></path>'
 
 
-def _mark_labels(marks: Sequence[Mark], up: Scale) -> str:
-    """Above their lines at the right end, at the left end where the label above would be in the way."""
-    spans, last, left = "", 1000.0, False
-    for mark in sorted(marks, key=lambda mark: -mark.value):
-        place = up.percent(mark.value)
-        left = last - place < 10 and not left
-        last = place
-        sides = f"{'left' if left else 'right'} {'below' if place > 93 else 'above'}"
-        spans += f'<span class="marked {sides}" style="top:{100 - place:.2f}%">{escape(mark.label)}</span>'
-    return spans
+def _percents(line: Line, across: Scale, up: Scale) -> Curve:
+    """A curve's lowest and highest values by x, all in percent of the plot."""
+    series = line.series
+    return [
+        (across.percent(x), up.percent(low), up.percent(high))
+        for x, low, high in zip(series.x, series.low, series.high, strict=True)
+    ]
+
+
+def _mark_labels(marks: Sequence[Mark], up: Scale, places: Sequence[str]) -> str:
+    return "".join(
+        f'<span class="marked {place}" style="top:{100 - up.percent(mark.value):.2f}%">{escape(mark.label)}</span>'
+        for mark, place in zip(marks, places, strict=True)
+    )
 
 
 def _plot(

@@ -57,6 +57,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") ->
 def quality(view: View) -> str:
     """The name of the metric that the run is judged by, or ""."""
     metrics = mapping(view.result.get("metrics"))
+    judged = str(view.result.get("metric"))
+    if judged in metrics:
+        return judged
     named = (*metrics, *(name for name, _ in view.metrics))
     return next((name for name in (*QUALITY, *named) if name in named and name != "loss"), "")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -71,8 +72,7 @@ def compression(view: View) -> str:
     variants = [_variant(mapping(item)) for item in listing(view.result.get("compression"))[:30]]
     if not variants:
         return ""
-    kept = [item for item in variants if item.kept]
-    chosen = max(kept, key=lambda item: item.speed or 0.0, default=None)
+    chosen = next((item for item in variants if item.name == view.result.get("chosen")), None)
     metric = quality(view)
     head = (
         "variant",
@@ -104,6 +104,9 @@ class _Variant:
     high: float | None
     """Relative to the trained model, and the interval of that."""
     speed: float | None
+    slowest: float | None
+    fastest: float | None
+    """samples/s, and what it was in the slowest and the fastest round."""
     latency: float | None
     size: float | None
     kept: bool
@@ -115,8 +118,9 @@ def _variant(row: Mapping[str, Any]) -> _Variant:
     value, drop, speed, latency, size = (
         number(row.get(key)) for key in ("value", "drop", "samples_per_second", "latency_ms", "bytes")
     )
+    slowest, fastest = (*(number(item) for item in listing(row.get("spread"))), None, None)[:2]
     name, reason = str(row.get("variant", ""))[:40], str(row.get("reason", ""))
-    return _Variant(name, value, drop, low, high, speed, latency, size, bool(row.get("kept")), reason)
+    return _Variant(name, value, drop, low, high, speed, slowest, fastest, latency, size, bool(row.get("kept")), reason)
 
 
 def _points(
@@ -144,12 +148,15 @@ def _row(item: _Variant, chosen: bool) -> tuple[str, ...]:
     interval = ""
     if item.low is not None and item.high is not None and item.low < item.high:
         interval = f' <span class="quiet">{percent(item.low, 2)} … {percent(item.high, 2)}</span>'
+    spread = ""
+    if item.slowest is not None and item.fastest is not None:
+        spread = f' <span class="quiet">{charts.plain(item.slowest)} … {charts.plain(item.fastest)}</span>'
     return (
         f"<b>{said(item.name)}</b>" if chosen else said(item.name),
         charts.plain(item.value),
         (percent(item.drop, 2) if item.drop is not None else "–") + interval,
-        charts.plain(item.speed) if item.speed is not None else "–",
-        f"{item.latency:.3g} ms" if item.latency is not None else "–",
+        (charts.plain(item.speed) if item.speed else "–") + spread,
+        format_seconds(item.latency / 1e3) if item.latency else "–",
         format_bytes(item.size) if item.size is not None else "–",
         verdict,
     )
@@ -160,7 +167,7 @@ def plan(view: View) -> str:
     rows = []
     for choice in view.choices[:60]:
         key, chosen = said(choice.get("key", ""), 80), str(choice.get("chosen", ""))
-        override = "" if chosen == "set" else f"<code>--set {key}=…</code>"
+        override = "" if chosen == "set" else f"<code>--set {_setting(choice)}</code>"
         cells = (said(choice.get("value", ""), 80), said(choice.get("reason", ""), 300))
         rows.append((key, f"<b>{cells[0]}</b>", cells[1], said({"set": "by you"}.get(chosen, chosen), 20), override))
     facts = " · ".join(
@@ -170,6 +177,16 @@ def plan(view: View) -> str:
     )
     body = table(("setting", "chosen", "because", "how", "override"), rows) if rows else ""
     return body + (f'<p class="note">The frozen plan: {facts}</p>' if facts else "")
+
+
+def _setting(choice: Mapping[str, Any]) -> str:
+    """What to type to decide otherwise: another value if the run names one."""
+    return said(
+        shlex.quote(f"{choice.get('key', '')}={choice['instead']}")
+        if choice.get("instead")
+        else f"{choice.get('key', '')}=…",
+        120,
+    )
 
 
 def provenance(view: View) -> str:

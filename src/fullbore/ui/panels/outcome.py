@@ -136,13 +136,13 @@ def flow(view: View) -> str:
         entry = (bores[index - 1] + own) / 2 if index else own
         leave = (own + bores[index + 1]) / 2 if index + 1 < len(bores) else own
         lit = len(timed) > 1 and not stage.cached and stage.seconds == longest
-        time = format_seconds(stage.seconds)
-        share = "cached" if stage.cached else "not finished" if not stage.finished else percent(stage.seconds / whole)
+        time = "cached" if stage.cached else format_seconds(stage.seconds)
+        share = "" if stage.cached else percent(stage.seconds / whole) if stage.finished else "not finished"
         kind = " ".join(name for name, holds in (("lit", lit), ("cached", stage.cached)) if holds)
         pieces += (
             f'<li class="{kind}"><svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true">'
             f'<path d="{_pipe(entry, own, leave)}"/></svg><b>{said(stage.name, 40)}</b>'
-            f'<span class="time">{time}</span> <span class="quiet">{share}</span>'
+            f'<span class="time{" quiet" if stage.cached else ""}">{time}</span> <span class="quiet">{share}</span>'
             f'<small title="{said(stage.detail, 400)}">{said(stage.detail, 160)}</small></li>'
         )
     return f'<ol class="ribbon">{pieces}</ol>' if pieces else ""
