@@ -34,12 +34,12 @@ def main() -> None:
         )
         wall = time.monotonic() - began
     result = json.loads(ended.stdout.splitlines()[-1])
-    states = {state: item["share"] for state, item in result["ledger"]["states"].items()}
-    training = {key: item["seconds"] for key, item in result["ledger"]["states"].items()}
+    states = {state: item["share"] for state, item in result["ledger"].items()}
+    training = {key: item["seconds"] for key, item in result["ledger"].items()}
     steps = sum(training.get(key, 0.0) for key in ("data wait", "copy", "forward", "backward", "optimizer"))
     figures = {
         "wall_seconds": wall,
-        "ledger_seconds": result["ledger"]["wall_seconds"],
+        "ledger_seconds": result["seconds"],
         "other_share": states.get("other", 0.0),
         "bits_per_byte": result["metrics"]["bits_per_byte"],
         **result["baselines"],

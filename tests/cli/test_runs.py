@@ -16,13 +16,9 @@ from fullbore.record import run as runs
 
 JOB = 'name = "toy"\n\n[data]\nsource = "."\nvalidation = {validation}\n'
 LEDGER = {
-    "wall_seconds": 100.0,
-    "states": {
-        "backward": {"seconds": 60.0, "share": 0.6},
-        "data wait": {"seconds": 30.0, "share": 0.3},
-        "start": {"seconds": 10.0, "share": 0.1},
-    },
-    "busy_seconds": {"decode": 50.0},
+    "backward": {"seconds": 60.0, "share": 0.6},
+    "data wait": {"seconds": 30.0, "share": 0.3},
+    "start": {"seconds": 10.0, "share": 0.1},
 }
 RESULT = {
     "schema": 1,
@@ -37,6 +33,7 @@ RESULT = {
     "steps": 430,
     "mfu": 0.42,
     "ledger": LEDGER,
+    "busy": {"decode": 50.0},
     "verdict": {
         "limit": "data",
         "sentence": "Limited by data loading: 30 % of the time.",
@@ -113,14 +110,15 @@ def test_runs_diff_leaves_small_states_out_and_marks_what_may_be_chance(
 ) -> None:
     def ledger(**seconds: float) -> dict[str, Any]:
         whole = sum(seconds.values())
-        return {"wall_seconds": whole, "busy_seconds": {},
-                "states": {state: {"seconds": s, "share": s / whole} for state, s in seconds.items()}}  # fmt: skip
+        return {state: {"seconds": spent, "share": spent / whole} for state, spent in seconds.items()}
 
     pairs = (("three", 60.0, 0.5, 0.4), ("four", 61.0, 0.7, 30.0))
     for name, forward, small, grown in pairs:
         folder = runs.create(JOB.format(validation=0.1), runs.environment(), name)
         spent = ledger(forward=forward, other=small, start=grown, read=30.0)
-        folder.finish({**RESULT, "run": name, "seconds": spent["wall_seconds"], "ledger": spent})
+        folder.finish(
+            {**RESULT, "run": name, "seconds": sum(item["seconds"] for item in spent.values()), "ledger": spent}
+        )
     text = said(capsys, "runs", "diff", "three", "four")
     shown = {" ".join(line.split()[:2]): line for line in text.splitlines() if "ledger." in line}
     assert [key.split()[0] for key in shown] == ["ledger.forward", "ledger.start"]

@@ -61,7 +61,7 @@ def test_run_ends_with_one_object(result: dict[str, Any]) -> None:
     assert result["schema"] == 1 and result["run"] == "first" and result["status"] == "done"
     for key in ("loss", "metrics", "samples_per_second", "ledger", "verdict", "model", "next"):
         assert result[key] is not None, key
-    assert sum(state["share"] for state in result["ledger"]["states"].values()) == pytest.approx(1)
+    assert sum(state["share"] for state in result["ledger"].values()) == pytest.approx(1)
 
 
 def test_what_is_said_for_people_names_the_results_and_what_to_do_next(result: dict[str, Any], here: Path) -> None:

@@ -66,7 +66,7 @@ def test_json_of_an_interrupted_run_is_its_whole_result(whole: tuple[Bench, dict
     process.send_signal(signal.SIGINT)
     stdout, _ = process.communicate(timeout=60)
     told = json.loads(stdout)
-    assert told["status"] == "interrupted" and told["run"] == "told" and told["ledger"]["wall_seconds"] > 0
+    assert told["status"] == "interrupted" and told["run"] == "told" and told["seconds"] > 0
     assert told["error"]["hint"] == "Resume with: fullbore resume told"
     assert told == bench.result("told")
 
@@ -167,6 +167,6 @@ def test_two_processes_train_like_one(bench: Bench) -> None:
     for step, loss in losses[0].items():
         assert losses[1][step] == pytest.approx(loss, rel=2e-5), step
     assert two["metrics"]["bits_per_byte"] == pytest.approx(one["metrics"]["bits_per_byte"], rel=1e-4)
-    states = two["ledger"]["states"]
+    states = two["ledger"]
     assert states["exposed communication"]["seconds"] > 0
     assert (bench.folder / "runs" / "two" / "events.rank1.jsonl").stat().st_size > 0

@@ -45,7 +45,7 @@ def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
 def named(bench: Bench, result: dict[str, Any], limit: str, *told: str) -> dict[str, Any]:
     """The verdict, once it names `limit` in the result, in `explain` and in the report alike."""
     verdict = dict(result["verdict"])
-    assert verdict["limit"] == limit, (verdict, result["ledger"]["states"])
+    assert verdict["limit"] == limit, (verdict, result["ledger"])
     for words in told:
         assert words in verdict["sentence"] + " ".join(verdict["evidence"]), verdict
     assert bench.done("explain", result["run"])["verdict"]["limit"] == limit

@@ -83,7 +83,7 @@ def whole(bench: Bench, name: str, result: dict[str, Any], said: str) -> None:
     )
     assert math.isfinite(result["loss"]) and all(map(math.isfinite, result["metrics"].values()))
     assert result["verdict"]["limit"] and result["verdict"]["evidence"]
-    assert result["ledger"]["states"].get("other", {"share": 0})["share"] <= 0.01
+    assert result["ledger"].get("other", {"share": 0})["share"] <= 0.01
     assert {row["variant"] for row in result["compression"]} == {"fp32", "bf16", "int8"}
     assert artifact.verify(artifact.read(Path(result["model"]), "model")) == []
     assert result["completion"]["text"]

@@ -148,7 +148,7 @@ def test_whatever_a_run_wrote_is_escaped() -> None:
         "predicted": {attack: {"predicted": 1.0, "measured": 2.0, "unit": attack}},
         "stages": [{"stage": attack, "seconds": 1.0, "detail": attack}],
         "metrics": {attack: 1.0},
-        "ledger": {"states": {attack: {"seconds": 1.0, "share": 1.0}}, "busy_seconds": {attack: 1.0}},
+        "ledger": {attack: {"seconds": 1.0, "share": 1.0}}, "busy": {attack: 1.0},
     }  # fmt: skip
     run.paths.result.write_text(json.dumps(result))
     run.paths.job.write_text(f"# {attack}")
@@ -164,7 +164,7 @@ def test_whatever_a_run_wrote_is_escaped() -> None:
         {"status": "done", "verdict": 5, "stages": "x", "metrics": [], "ledger": None, "predicted": {"a": 1}},
         {
             "status": "done",
-            "ledger": {"states": {"forward": 3}},
+            "ledger": {"forward": 3},
             "compression": [None, {"value": "x", "interval": [1]}],
         },
         {"status": "failed", "error": None, "completion": {"text": None}, "mfu": float("nan"), "seconds": "1"},

@@ -63,11 +63,11 @@ def number(value: Any, unit: str = "") -> str:
 
 def ledger(value: Mapping[str, Any], ink: Ink, title: str = "Where the time went") -> list[str]:
     """The states, longest first, with bars; they sum to the wall time."""
-    states = value["states"]
-    rows = [[state, format_seconds(item["seconds"]), format_share(item["share"])] for state, item in states.items()]
-    rows.append(["total", format_seconds(value["wall_seconds"]), format_share(1.0 if states else 0.0)])
+    rows = [[state, format_seconds(item["seconds"]), format_share(item["share"])] for state, item in value.items()]
+    whole = sum(item["seconds"] for item in value.values())
+    rows.append(["total", format_seconds(whole), format_share(1.0 if value else 0.0)])
     lines = table(rows, right=(1, 2))
-    bars = [ink.state(bar(item["share"]), state) for state, item in states.items()] + [""]
+    bars = [ink.state(bar(item["share"]), state) for state, item in value.items()] + [""]
     width = max(len(line) for line in lines)
     return ["", ink.bold(title), *(f"{line.ljust(width)}  {drawn}" for line, drawn in zip(lines, bars, strict=True))]
 
@@ -79,12 +79,10 @@ def utilisation(entries: Sequence[Mapping[str, Any]] | None, ink: Ink) -> list[s
     return ["", ink.bold("How busy each resource was"), *table(rows, right=(1,))] if rows else []
 
 
-def busy(value: Mapping[str, Any], ink: Ink) -> list[str]:
-    """What worked beside the main thread."""
-    spent = {name: seconds for name, seconds in (value.get("busy_seconds") or {}).items() if seconds}
+def busy(value: Mapping[str, float], whole: float, ink: Ink) -> list[str]:
+    """What worked beside the main thread, of `whole` seconds."""
     rows = [
-        [name, format_seconds(seconds), format_share(seconds / value["wall_seconds"])]
-        for name, seconds in spent.items()
+        [name, format_seconds(seconds), format_share(seconds / whole)] for name, seconds in value.items() if seconds
     ]
     return ["", ink.bold("Busy beside it"), *table(rows, right=(1, 2))] if rows else []
 

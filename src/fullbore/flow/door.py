@@ -80,7 +80,11 @@ class Run:
         from fullbore.record import read
 
         written = self.result.get("ledger")
-        return Ledger.from_json(written) if written else read.ledger(RunPaths(self.folder).events())
+        return (
+            Ledger.from_json(written, self.result.get("busy"))
+            if written
+            else read.ledger(RunPaths(self.folder).events())
+        )
 
     @property
     def metrics(self) -> Mapping[str, float]:

@@ -16,7 +16,7 @@ def explain(name: str) -> dict[str, Any]:
     run = find(name)
     paths = run.paths
     result = run.result() or {}
-    ledger = Ledger.from_json(result["ledger"]) if result else read.ledger(paths.events())
+    ledger = Ledger.from_json(result["ledger"], result["busy"]) if result else read.ledger(paths.events())
     if not ledger.wall:
         raise InputError(f"{paths.events()}: no events", hint=f"the run ended at once; fullbore resume {run.name}")
     return {
@@ -25,7 +25,9 @@ def explain(name: str) -> dict[str, Any]:
         "status": run.status(),
         "error": result.get("error"),
         "verdict": limit(paths, ledger).to_json(),
+        "seconds": ledger.wall,
         "ledger": ledger.to_json(),
+        "busy": dict(ledger.busy),
         "predicted": result.get("predicted", {}),
         "metrics": result.get("metrics", {}),
         "mfu": result.get("mfu"),

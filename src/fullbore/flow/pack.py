@@ -46,5 +46,6 @@ def pack(source: str, out: str, overrides: Mapping[str, str], *, progress: Progr
         "duplicates": made.info["duplicates"],
         "quarantined": made.info["quarantined"],
         "quarantined_count": made.info["quarantined_count"],
+        "seconds": ledger.wall,
         "ledger": ledger.to_json(),
     }

@@ -37,7 +37,7 @@ def assemble(
         result |= _trained(training, plan, facts["work"], facts["ceilings"], ledger)
         result["metric"] = _metric(session, result["metrics"])
     result |= {key: facts[key] for key in ("baselines", "compression", "completion") if facts.get(key)}
-    result["ledger"] = ledger.to_json()
+    result |= {"ledger": ledger.to_json(), "busy": dict(ledger.busy)}
     result["verdict"] = _verdict(session, ledger)
     result["warnings"] = _warnings(session)
     model = session.run.paths.artifact("compressed" if facts.get("compression") else "model")
@@ -51,7 +51,7 @@ def assemble(
 
 def close(result: dict[str, Any], ledger: Ledger) -> None:
     """Put the final ledger into a result: what it says of the run's length, it says of all of it."""
-    result |= {"seconds": ledger.wall, "ledger": ledger.to_json()}
+    result |= {"seconds": ledger.wall, "ledger": ledger.to_json(), "busy": dict(ledger.busy)}
     if "total_seconds" in result.get("predicted", {}):
         result["predicted"]["total_seconds"]["measured"] = ledger.wall
 

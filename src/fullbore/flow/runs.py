@@ -71,7 +71,7 @@ def _settings(run: RunFolder) -> dict[str, Any]:
 
 
 def _states(run: RunFolder) -> dict[str, Any]:
-    return dict(((run.result() or {}).get("ledger") or {}).get("states", {}))
+    return dict((run.result() or {}).get("ledger") or {})
 
 
 def _figures(run: RunFolder, states: Collection[str]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
 from fullbore.base.units import format_seconds
 
@@ -66,14 +65,10 @@ class Ledger:
         width = max(len(name) for name, _, _ in rows)
         return "\n".join(f"{name:<{width}}  {time:>12}  {share}" for name, time, share in rows)
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "wall_seconds": self.wall,
-            "states": {s: {"seconds": t, "share": self.share(s)} for s, t in self.ranked()},
-            "busy_seconds": dict(self.busy),
-        }
+    def to_json(self) -> dict[str, dict[str, float]]:
+        """State → {"seconds", "share"}, longest first."""
+        return {state: {"seconds": t, "share": self.share(state)} for state, t in self.ranked()}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Ledger:
-        states = {state: item["seconds"] for state, item in value["states"].items()}
-        return cls(states, dict(value["busy_seconds"]))
+    def from_json(cls, states: Mapping[str, Mapping[str, float]], busy: Mapping[str, float] | None = None) -> Ledger:
+        return cls({state: item["seconds"] for state, item in states.items()}, dict(busy or {}))

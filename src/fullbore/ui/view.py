@@ -182,7 +182,7 @@ def _ledger(result: Mapping[str, Any], first: Reading) -> Ledger:
             seconds[state] += value
     summed = Ledger(dict(seconds), dict(first.busy))
     try:
-        final = Ledger.from_json(mapping(result.get("ledger")))
+        final = Ledger.from_json(mapping(result.get("ledger")), mapping(result.get("busy")))
     except (KeyError, TypeError, AttributeError):
         return summed
     return final if final.wall > 0.95 * summed.wall else summed

@@ -17,7 +17,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 def show(answer: dict[str, Any], ink: Ink) -> Iterator[str]:
-    took = format_seconds(answer["ledger"]["wall_seconds"])
+    took = format_seconds(answer["seconds"])
     yield f"Packed {answer['source']} into {ink.bold(answer['folder'])} ({format_bytes(answer['bytes'])}, {took})"
     splits = [[name, f"{rows:,} samples"] for name, rows in answer["splits"].items()]
     facts = [[key, f"{answer[key]:,}"] for key in ("read", "kept", "duplicates")]
