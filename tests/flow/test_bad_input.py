@@ -173,6 +173,33 @@ def test_a_folder_of_something_else_as_a_source(tiny: Bench, finished: tuple[Ben
     refused(tiny, outcome, 2, str(model), "holds 'model', expected 'corpus'")
 
 
+TABLE = """
+name = "table"
+[data]
+source = "table.csv"
+label = "last"
+[task]
+kind = "classification"
+[model]
+kind = "mlp"
+[train]
+budget = "2 steps"
+"""
+
+
+def test_numbers_to_predict_are_no_classes(bench: Bench) -> None:
+    """Whether the run reads them itself or `pack` did, which knows nothing of the task."""
+    rows = [f"{number},{25 + 3.5 * (number % 100)}" for number in range(200)]
+    (bench.folder / "table.csv").write_text("\n".join(["x,progression", *rows]))
+    said = ("data.label: found 100 distinct values in 200 samples (25.0, 28.5, 32.0, …), expected classes",
+            'hint: task.kind = "regression"')  # fmt: skip
+    refused(bench, bench.run("run", bench.job(TABLE), "--name", "numbers"), 2, *said)
+    shown = bench.run("runs", "show", "numbers").stdout.splitlines()
+    assert "error: data.label: found 100" in shown[3] and "hint: task.kind" in shown[4]
+    bench.done("pack", "table.csv", "packed", "--set", "data.label=last")
+    refused(bench, bench.run("run", bench.job(TABLE), "--set", "data.source=packed"), 2, *said)
+
+
 def pictures(folder: Path, bad: int) -> None:
     """Forty pictures of two classes, `bad` of them damaged in turns: cut short, and no picture at all."""
     chance = np.random.default_rng(0)

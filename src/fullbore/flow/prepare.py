@@ -7,6 +7,7 @@ from pathlib import Path
 from fullbore.base.errors import InputError, JobError, Problem
 from fullbore.base.units import format_bytes, format_count
 from fullbore.data import pack, prepare
+from fullbore.data.labels import require_classes
 from fullbore.data.prepare import Source
 from fullbore.data.shards import Shards
 from fullbore.flow.session import Session, content_key
@@ -76,7 +77,7 @@ def _corpus(session: Session, source: Source | None) -> Artifact:
                 "given",
                 State.READ,
                 facts,
-                lambda _: artifact.require_intact(artifact.read(packed, "corpus")),
+                lambda _: _given(packed, job),
             )
         else:
             with session.recorder.state(State.READ):
@@ -92,6 +93,15 @@ def _corpus(session: Session, source: Source | None) -> Artifact:
                 ),
             )
         facts["detail"] = corpus_summary(corpus)
+    return corpus
+
+
+def _given(folder: Path, job: Job) -> Artifact:
+    """The corpus that `pack` wrote, which knows nothing of the task."""
+    corpus = artifact.require_intact(artifact.read(folder, "corpus"))
+    if job.task is not None and job.task.kind == "classification" and corpus.info["classes"]:
+        totals = [sum(counts) for counts in zip(*corpus.info["class_counts_by_split"].values(), strict=True)]
+        require_classes(dict(zip(corpus.info["classes"], totals, strict=True)), whole=True)
     return corpus
 
 
