@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ from torch import nn
 from fullbore.base.errors import InputError
 from fullbore.compress import quantize, speed
 from fullbore.compress import run as compression
+from fullbore.compress.guard import Ratio
 from fullbore.compress.run import Compression, Judgement
 from fullbore.models import quantized, tasks, tokenizer, weights
 from fullbore.models.build import Sizes, build
 from fullbore.models.generate import generate
 from fullbore.models.quantized import Int8Linear
+from fullbore.perf.measure import proc
 from fullbore.record import artifact
 from fullbore.record.artifact import Artifact
 from fullbore.record.progress import no_progress
@@ -32,6 +35,7 @@ from fullbore.spec.data import TokenizerSection
 from fullbore.spec.model import DecoderModel, MLPModel, ResNetModel, TaskSection
 
 TEXTS = ["def add(a, b):\n    return a + b\n", "for each in range(10):\n    print(each)\n"] * 30
+TARGETS = ("throughput", "latency")
 Batch = dict[str, torch.Tensor]
 
 
@@ -118,10 +122,11 @@ def data(folder: Path, trained: Artifact) -> list[Batch]:
 def always_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     """Timings on a busy machine decide nothing here: each later variant is twice as fast as the one before."""
 
-    def compare(networks: Any, *_: Any) -> dict[str, speed.Speed]:
+    def compare(networks: Any, *_: Any, **__: Any) -> dict[str, speed.Speed]:
+        times = {name: 2.0**index for index, name in enumerate(networks)}
         return {
-            name: speed.Speed(100.0 * 2**index, 1.0 / 2**index, {"throughput": 2.0**index, "latency": 2.0**index})
-            for index, name in enumerate(networks)
+            name: speed.Speed(100 * t, (99 * t, 101 * t), 1 / t, 1, 5, dict.fromkeys(TARGETS, Ratio(t, t, t)))
+            for name, t in times.items()
         }
 
     monkeypatch.setattr(speed, "compare", compare)
@@ -137,6 +142,8 @@ def test_every_variant_is_measured_and_the_chosen_one_is_written(
         assert row.reason
         if row.value is not None:
             assert row.samples_per_second > 0 and row.latency_ms > 0 and row.bytes > 0
+            assert row.spread is not None and row.spread[0] <= row.samples_per_second <= row.spread[1]
+            assert row.threads >= 1
             assert row.interval is not None and row.interval[0] <= row.interval[1]
     written = artifact.require_intact(artifact.read(tmp_path / "out", "model"))
     assert written.parents == (trained.as_parent(),)
@@ -273,6 +280,34 @@ def test_classes_and_statistics_go_along(tmp_path: Path) -> None:
     assert found.chosen.variant == "int8"
     assert loaded.classes == ("a", "b")
     assert loaded.statistics == info["statistics"]
+
+
+class Sleeper(nn.Module):
+    """Answers in a time that depends on the threads."""
+
+    def __init__(self, seconds: dict[int, float]) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self.used: list[int] = []
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        self.used.append(torch.get_num_threads())
+        time.sleep(self.seconds[self.used[-1]])
+        return features
+
+
+def test_each_network_is_timed_with_the_threads_that_suit_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proc, "core_count", lambda: 2)
+    monkeypatch.setattr(speed, "answers", lambda module, batch: module(batch["features"]))
+    before = torch.get_num_threads()
+    networks = {"alone": Sleeper({1: 0.001, 2: 0.02}), "together": Sleeper({1: 0.02, 2: 0.0005})}
+    found = speed.compare(networks, [{"features": torch.zeros(4, 2)}], "regression", rounds=(3, 50), limit=0.02)
+    assert {name: each.threads for name, each in found.items()} == {"alone": 1, "together": 2}
+    assert all(set(each.used[6:]) == {found[name].threads} for name, each in networks.items())
+    assert 3 <= found["alone"].rounds < 50, "no round is begun when the time is over"
+    ratio = found["together"].speedup["throughput"]
+    assert ratio.low <= ratio.middle <= ratio.high and found["alone"].speedup["latency"] == Ratio(1, 1, 1)
+    assert torch.get_num_threads() == before
 
 
 def test_samples_may_not_both_calibrate_and_judge(trained: Artifact, data: list[Batch], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from fullbore.compress.guard import Judgement, Measured, Row, Target, choose, drop, interval, judge
+from fullbore.compress.guard import Judgement, Measured, Ratio, Row, Target, choose, drop, interval, judge
 
 RANDOM = np.random.default_rng(0)
 TRAINED = np.abs(RANDOM.normal(3, 1, 400))
@@ -22,8 +22,14 @@ def judgement(worse: float = 0.0, noise: float = 0.01) -> Judgement:
 
 def measured(variant: str, worse: float = 0.0, speedup: float = 1.0, bytes: int = 100, note: str = "") -> Measured:
     noise = 0.0 if variant == "fp32" else 0.001
-    gains = {"throughput": speedup, "latency": 1 / speedup}
-    return Measured(variant, judgement(worse, noise), 100 * speedup, 10.0 * speedup, gains, bytes, note)
+    gains = {
+        target: Ratio(times, 0.99 * times, 1.1 * times)
+        for target, times in (("throughput", speedup), ("latency", 1 / speedup))
+    }
+    return Measured(
+        variant, judgement(worse, noise), 100 * speedup, (90 * speedup, 110 * speedup), 10.0 * speedup, 1, gains, bytes,
+        note,
+    )  # fmt: skip
 
 
 def table(*others: Measured, max_drop: float = 0.01, target: Target = "throughput") -> dict[str, Row]:
@@ -50,15 +56,24 @@ def test_what_is_smaller_but_not_faster_is_refused_unless_size_is_asked() -> Non
     slower = measured("int8", 0.0, 0.8, 30)
     rows = table(slower)
     assert rows["chosen"] is rows["fp32"]
-    assert rows["int8"].reason == "not faster than fp32 here (0.80x)"
+    assert rows["int8"].reason == "not faster than fp32 here (0.80x; 0.79 to 0.88)"
     rows = table(slower, target="size")
     assert rows["chosen"] is rows["int8"]
+
+
+def test_what_is_faster_within_the_noise_is_not_called_faster() -> None:
+    rows = table(measured("bf16", 0.0, 1.005, 50))
+    assert rows["chosen"] is rows["fp32"]
+    assert rows["bf16"].reason == "not faster than fp32 here (1.00x; 0.99 to 1.11, within the noise)"
+    assert rows["bf16"].spread == (90 * 1.005, 110 * 1.005)
+    small = table(measured("bf16", 0.0, 0.8, 50), target="size")["bf16"]
+    assert small.reason.startswith("1.25x slower, 2.00x smaller, ")
 
 
 def test_latency_is_judged_by_latency() -> None:
     """Here what has the higher throughput has the worse latency."""
     rows = table(measured("bf16", 0.0, 2.0), measured("int8", 0.0, 0.5), target="latency")
-    assert rows["bf16"].reason == "not faster than fp32 here (0.50x)"
+    assert rows["bf16"].reason == "not faster than fp32 here (0.50x; 0.49 to 0.55)"
     assert rows["chosen"] is rows["int8"]
 
 
@@ -100,5 +115,5 @@ def test_nothing_kept_breaks_the_limits(worse: float, speedup: float, max_drop: 
     rows = table(measured("int8", worse, speedup), max_drop=max_drop)
     row = rows["int8"]
     assert row.drop is not None
-    assert row.kept == (row.drop <= max_drop and speedup > 1)
+    assert row.kept == (row.drop <= max_drop and 0.99 * speedup > 1)
     assert rows["chosen"].kept

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -30,15 +30,28 @@ class Judgement:
 
 
 @dataclass(frozen=True)
+class Ratio:
+    """How many times faster than fp32 in the same round: the median over the rounds and its 95 % interval."""
+
+    middle: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Measured:
     """What was measured of one variant; `failure` says why there is nothing to measure."""
 
     variant: str
     judgement: Judgement | None = None
     samples_per_second: float = 0.0
+    spread: tuple[float, float] | None = None
+    """Samples/s of the slowest and of the fastest round."""
     latency_ms: float = 0.0
-    speedup: dict[str, float] | None = None
-    """By target, median over the rounds of how many times faster than fp32 it was in the same round."""
+    threads: int = 0
+    """With so many it was timed, because it was fastest so."""
+    speedup: Mapping[str, Ratio] = field(default_factory=dict)
+    """By target."""
     bytes: int = 0
     note: str = ""
     failure: str = ""
@@ -56,7 +69,10 @@ class Row:
     drop: float | None
     """How much worse than the trained model's the metric is, relative; negative where it is better."""
     samples_per_second: float
+    spread: tuple[float, float] | None
+    """Samples/s of the slowest and of the fastest round."""
     latency_ms: float
+    threads: int
     bytes: int
     kept: bool
     reason: str
@@ -85,7 +101,7 @@ def interval(trained: Judgement, found: Judgement, seed: int) -> tuple[float, fl
 
 def judge(measured: Sequence[Measured], *, max_drop: float, target: Target, seed: int) -> tuple[Row, ...]:
     """The table: fp32, the trained model itself, always qualifies; another variant if it loses at most `max_drop` of
-    the metric and gains what `target` asks for: speed, or size."""
+    the metric and gains what `target` asks for: size, or speed by more than the rounds differ."""
     trained = next(one for one in measured if one.variant == "fp32")
     return tuple(_row(one, trained, max_drop, target, seed) for one in measured)
 
@@ -104,7 +120,9 @@ def _row(one: Measured, trained: Measured, max_drop: float, target: Target, seed
     numbers: dict[str, Any] = {
         "variant": one.variant,
         "samples_per_second": one.samples_per_second,
+        "spread": one.spread,
         "latency_ms": one.latency_ms,
+        "threads": one.threads,
         "bytes": one.bytes,
     }
     if one.judgement is None or trained.judgement is None:
@@ -133,11 +151,15 @@ def _too_bad(metric: str, lost: float, bounds: tuple[float, float], max_drop: fl
 def _no_gain(one: Measured, trained: Measured, target: Target) -> list[str]:
     if target == "size":
         return [] if one.bytes < trained.bytes else [f"not smaller than fp32 ({format_bytes(one.bytes)})"]
-    gain = (one.speedup or {}).get(target, 0.0)
-    return [] if gain > 1 else [f"not faster than fp32 here ({gain:.2f}x)"]
+    gain = one.speedup[target]
+    if gain.low > 1:
+        return []
+    noise = "" if gain.high < 1 else ", within the noise"
+    return [f"not faster than fp32 here ({gain.middle:.2f}x; {gain.low:.2f} to {gain.high:.2f}{noise})"]
 
 
 def _gain(one: Measured, trained: Measured, target: Target, lost: float) -> str:
     smaller = f"{trained.bytes / max(one.bytes, 1):.2f}x smaller"
-    faster = f"{(one.speedup or {}).get('latency' if target == 'latency' else 'throughput', 0.0):.2f}x faster"
+    times = one.speedup["latency" if target == "latency" else "throughput"].middle
+    faster = f"{times:.2f}x faster" if times >= 1 else f"{1 / times:.2f}x slower"
     return f"{faster}, {smaller}, {'no worse' if lost <= 0 else f'{lost:.2%} worse'}"

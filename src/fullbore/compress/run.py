@@ -23,7 +23,6 @@ from fullbore.spec.compress import CompressSection
 
 __all__ = ["Compression", "Judgement", "Row", "run"]
 
-_ROUNDS = 5
 _SEED = 0
 
 Batch = dict[str, Tensor]
@@ -66,22 +65,32 @@ def run(
         raise InputError("compress: no samples to calibrate and time with", hint="set data.validation above 0")
     remove_drafts(out.parent)
     loaded = weights.load(model.folder)
-    wanted = _wanted(section)
+    task, wanted = loaded.task.kind, _wanted(section)
     measured: dict[str, Measured] = {}
     modules: dict[str, nn.Module] = {}
-    for index, name in enumerate(wanted):
-        progress("compress", index, len(wanted), "variants", detail=f"building and judging {name}")
-        measured[name], made = _try(name, loaded, section, judge, calibration[0], modules)
-        if made is not None:
-            modules[name] = made
+    with timing.threads(timing.best_threads(loaded.module, speed[0], task)):
+        for index, name in enumerate(wanted):
+            progress("compress", index, len(wanted), "variants", detail=f"building and judging {name}")
+            measured[name], made = _try(name, loaded, section, judge, calibration[0], modules)
+            if made is not None:
+                modules[name] = made
     progress("compress", len(wanted), len(wanted), "variants", detail="timing them on this host")
-    for name, found in timing.compare(modules, speed, loaded.task.kind, _ROUNDS).items():
-        measured[name] = replace(measured[name], **asdict(found))
+    rounds = 0
+    for name, found in timing.compare(modules, speed, task).items():
+        rounds = found.rounds
+        measured[name] = replace(
+            measured[name],
+            samples_per_second=found.samples_per_second,
+            spread=found.spread,
+            latency_ms=found.latency_ms,
+            threads=found.threads,
+            speedup=found.speedup,
+        )
     table = guard.judge(tuple(measured.values()), max_drop=section.max_drop, target=section.target, seed=_SEED)
     chosen = guard.choose(table, section.target)
     for row in table:
         recorder.event("variant", **asdict(row), chosen=row is chosen)
-    written = _write(model, loaded, modules[chosen.variant], chosen, table, measured, out)
+    written = _write(model, loaded, modules[chosen.variant], chosen, table, measured, rounds, out)
     return Compression(table, chosen, written)
 
 
@@ -123,8 +132,8 @@ def _base(modules: dict[str, nn.Module], calibration: Batch, task: str) -> torch
     known: dict[str, nn.Module] = {name: modules[name] for name in ("fp32", "bf16") if name in modules}
     if len(known) < 2:
         return torch.bfloat16
-    faster = timing.compare(known, [calibration], task, 3)["bf16"].speedup["throughput"] > 1
-    return torch.bfloat16 if faster else torch.float32
+    found = timing.compare(known, [calibration], task, rounds=(3, 9), limit=0.5)["bf16"]
+    return torch.bfloat16 if found.speedup["throughput"].middle > 1 else torch.float32
 
 
 def _write(
@@ -134,6 +143,7 @@ def _write(
     chosen: Row,
     table: Sequence[Row],
     measured: dict[str, Measured],
+    rounds: int,
     out: Path,
 ) -> Artifact:
     judgement = measured[chosen.variant].judgement
@@ -144,7 +154,7 @@ def _write(
         "metrics": {} if judgement is None else {judgement.metric: judgement.value},
         "evidence": {
             "samples": 0 if judgement is None else len(judgement.scores),
-            "rounds": _ROUNDS,
+            "rounds": rounds,
             "table": [asdict(row) for row in table],
         },
     }
