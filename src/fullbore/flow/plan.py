@@ -30,6 +30,8 @@ _FINAL_SECONDS = 1.0
 """The same for the setting that was chosen, which is timed once more."""
 _TRIAL_SHARE = 0.05
 """Share of the expected training time that trials of further settings than the first two may take."""
+_TRIALS_SECONDS = 1.5
+"""They may take so long in any case."""
 _REPEATED_SECONDS = 1.0
 """A trial that took less is repeated if other processes disturbed it."""
 
@@ -96,7 +98,7 @@ def _choose(session: Session, prepared: Materials, work: Work, ceilings: Ceiling
     began = time.monotonic()
     while (setting := choose.next_setting(section, trials, bounds)) is not None:
         started = time.monotonic()
-        if len(trials) > 1 and started - began > _TRIAL_SHARE * expected:
+        if len(trials) > 1 and started - began > max(_TRIALS_SECONDS, _TRIAL_SHARE * expected):
             break
         found = brief(setting)
         if found.disturbed and time.monotonic() - started < _REPEATED_SECONDS:
