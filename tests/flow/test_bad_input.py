@@ -108,6 +108,7 @@ def test_paths_that_lead_nowhere_are_named_at_once_with_their_lines(bench: Bench
         f"{job}:16 model.folder: no-model: no config.json is there",
     ]
     assert bench.runs() == []
+    assert bench.run("check", job).stderr == outcome.stderr
 
 
 def test_a_source_that_cannot_be_read(tiny: Bench) -> None:

@@ -14,7 +14,7 @@ from fullbore.base.paths import stage_cache
 from fullbore.base.units import format_seconds, format_share
 from fullbore.data import prepare
 from fullbore.flow import forecast
-from fullbore.flow.prepare import corpus_key
+from fullbore.flow.prepare import corpus_key, look
 from fullbore.models import build, tokenizer
 from fullbore.models import work as works
 from fullbore.perf.measure import probe, proc
@@ -42,7 +42,7 @@ def check(loaded: LoadedJob) -> dict[str, Any]:
     """
     job = loaded.job
     ceilings = probe.probe(folder=Path.cwd())
-    source = prepare.find(job.data)
+    source = look(loaded) or prepare.find(job.data)
     source_bytes = sum(entry.bytes for entry in source.entries)
     corpus, share = _look(job, source_bytes)
     known = _facts(corpus, share)
