@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fullbore.record import artifact
-from tests.flow.conftest import Bench, Outcome
+from tests.flow.conftest import TINY, Bench, Outcome
 
 pytestmark = pytest.mark.slow
 
@@ -163,3 +163,20 @@ def test_the_python_door(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     assert json.loads((run.folder / "result.json").read_text())["steps"] == 5
     assert isinstance(run.model.generate("def ", max_tokens=4), str)
     assert fullbore.Run.find(run.name).metrics == run.metrics
+
+
+def test_packed_shards_are_a_source(bench: Bench) -> None:
+    packed = bench.done(
+        "pack",
+        "python://stdlib",
+        "shards",
+        "--set",
+        'data.include=["json/*.py", "email/*.py"]',
+        "--set",
+        "data.validation=0.3",
+    )
+    job = bench.job(TINY.replace('source = "python://stdlib"', 'source = "shards"'))
+    foreseen = bench.done("check", job)
+    assert foreseen["source"]["format"] == "corpus" and foreseen["source"]["samples"] == packed["splits"]
+    ran = bench.done("run", job, "--set", "train.budget=2 steps")
+    assert ran["stages"][0]["detail"] == packed["summary"]

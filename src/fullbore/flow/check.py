@@ -13,6 +13,7 @@ from fullbore.base.errors import InputError
 from fullbore.base.paths import stage_cache
 from fullbore.base.units import format_seconds, format_share
 from fullbore.data import prepare
+from fullbore.data.prepare import Source
 from fullbore.flow import forecast
 from fullbore.flow.prepare import corpus_key, look
 from fullbore.models import build, tokenizer
@@ -42,9 +43,9 @@ def check(loaded: LoadedJob) -> dict[str, Any]:
     """
     job = loaded.job
     ceilings = probe.probe(folder=Path.cwd())
-    source = look(loaded) or prepare.find(job.data)
-    source_bytes = sum(entry.bytes for entry in source.entries)
-    corpus, share = _look(job, source_bytes)
+    source = look(loaded)
+    corpus, share = _look(job, source)
+    source_bytes = sum(entry.bytes for entry in source.entries) if source is not None else corpus.bytes
     known = _facts(corpus, share)
     learnt = job.tokenizer is not None and job.tokenizer.kind == "byte_bpe"
     text = known["text_bytes"] if job.tokenizer is not None else 0.0
@@ -58,7 +59,12 @@ def check(loaded: LoadedJob) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "schema": 1,
         "job": job.name,
-        "source": {"files": len(source.entries), "bytes": source_bytes, "format": source.format, **known},
+        "source": {
+            "files": len(source.entries) if source is not None else len(corpus.files),
+            "bytes": source_bytes,
+            "format": source.format if source is not None else corpus.kind,
+            **known,
+        },
     }
     predicted: dict[str, Prediction] = {"preparing_seconds": preparing["total"]}
     if job.train is not None and job.model is not None and job.task is not None:
@@ -75,9 +81,12 @@ def check(loaded: LoadedJob) -> dict[str, Any]:
     return answer
 
 
-def _look(job: Job, source_bytes: int) -> tuple[Artifact, float]:
-    """The corpus, or one of a sample, and the share of the source that it holds."""
-    cached = stage_cache() / f"corpus-{corpus_key(job)}"
+def _look(job: Job, source: Source | None) -> tuple[Artifact, float]:
+    """The corpus, or one of a sample, and the share of the source that it holds; no source: it is a packed one."""
+    if source is None:
+        return artifact.read(Path(job.data.source), "corpus"), 1.0
+    source_bytes = sum(entry.bytes for entry in source.entries)
+    cached = stage_cache() / f"corpus-{corpus_key(job, source)}"
     if (cached / artifact.MANIFEST).is_file():
         return artifact.read(cached, "corpus"), 1.0
     recorder = Recorder()
