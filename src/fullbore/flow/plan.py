@@ -29,9 +29,9 @@ _TRIAL_SECONDS = 0.3
 _FINAL_SECONDS = 1.0
 """The same for the setting that was chosen, which is timed once more."""
 _TRIAL_SHARE = 0.05
-"""Share of the expected training time that trials of further settings than the first two may take."""
+"""Share of the expected training time that trials may take before the chosen setting is timed once more."""
 _TRIALS_SECONDS = 1.5
-"""They may take so long in any case."""
+"""Those of other precisions and threads may take so long in any case."""
 _REPEATED_SECONDS = 1.0
 """A trial that took less is repeated if other processes disturbed it."""
 
@@ -98,7 +98,7 @@ def _choose(session: Session, prepared: Materials, work: Work, ceilings: Ceiling
     began = time.monotonic()
     while (setting := choose.next_setting(section, trials, bounds)) is not None:
         started = time.monotonic()
-        if len(trials) > 1 and started - began > max(_TRIALS_SECONDS, _TRIAL_SHARE * expected):
+        if not _affordable(setting, trials, started - began, expected):
             break
         found = brief(setting)
         if found.disturbed and time.monotonic() - started < _REPEATED_SECONDS:
@@ -119,6 +119,14 @@ def _choose(session: Session, prepared: Materials, work: Work, ceilings: Ceiling
         "total_seconds": forecast.total(session.job, session.recorder.elapsed() + seconds, ceilings),
     }
     return replace(plan, predicted=predicted)
+
+
+def _affordable(setting: choose.Setting, trials: list[choose.Trial], spent: float, expected: float) -> bool:
+    """Whether another trial may follow those that took `spent` seconds, before a training of `expected` seconds."""
+    if not trials or spent <= _TRIAL_SHARE * expected:
+        return True
+    matters = setting.micro_batch_size == trials[0].setting.micro_batch_size
+    return matters and (len(trials) == 1 or spent <= _TRIALS_SECONDS)
 
 
 def _timed(session: Session, prepared: Materials, draft: Plan, seconds: float, setting: choose.Setting) -> choose.Trial:
