@@ -27,5 +27,7 @@ class SoakRecord:
             return
         RESULTS.mkdir(exist_ok=True)
         today = date.today().isoformat()
-        kept = {"date": today, "machine": asdict(machine()), "counts": self._counts}
-        (RESULTS / f"{today}-soak.json").write_text(json.dumps(kept, indent=1) + "\n")
+        path = RESULTS / f"{today}-soak.json"
+        earlier = json.loads(path.read_text())["counts"] if path.exists() else {}
+        kept = {"date": today, "machine": asdict(machine()), "counts": {**earlier, **self._counts}}
+        path.write_text(json.dumps(kept, indent=1) + "\n")
