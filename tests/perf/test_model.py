@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fullbore.base.errors import DoesNotFit
 from fullbore.perf.measure import history
 from fullbore.perf.model import compute, feed, memory
-from fullbore.perf.model.calibration import UNKNOWN, Past, calibrate, plain_error
+from fullbore.perf.model.calibration import UNKNOWN, Past, calibrate
 from fullbore.spec.train import TrainSection
 from tests.perf.test_verdict import CEILINGS, PLAN, WORK
 
@@ -64,8 +64,6 @@ def test_calibration_corrects_and_tells_its_error() -> None:
     predicted = compute.predict(WORK, CEILINGS, PLAN, found)["step_seconds"]
     plain = compute.predict(WORK, CEILINGS, PLAN)["step_seconds"]
     assert predicted.value == pytest.approx(1.5 * plain.value) and predicted.error == found.error
-    assert plain_error(runs[:1], "host", "step_seconds") == pytest.approx(1 / 3)
-    assert plain_error([], "host", "step_seconds") is None
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 100), st.floats(0.5, 2)), min_size=2, max_size=20))

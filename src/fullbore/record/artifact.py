@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ def seal(folder: Path, kind: str, info: Mapping[str, Any], parents: Iterable[Art
             for name in names
             if name != MANIFEST
         },
-        "parents": [{"kind": parent.kind, "digest": parent.digest} for parent in parents],
+        "parents": [asdict(parent.as_parent()) for parent in parents],
         "info": dict(info),
     }
     write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")

@@ -54,13 +54,3 @@ def _leave_one_out(ratios: Sequence[float]) -> float | None:
         return None
     errors = [abs(median([*ratios[:i], *ratios[i + 1 :]]) / ratio - 1) for i, ratio in enumerate(ratios)]
     return median(errors)
-
-
-def plain_error(history: Iterable[Past], fingerprint: str, quantity: str) -> float | None:
-    """Median relative error of uncorrected predictions of a quantity on this machine; none if there are none yet."""
-    errors = [
-        abs(past.predicted / past.measured - 1)
-        for past in history
-        if (past.fingerprint, past.quantity) == (fingerprint, quantity) and past.measured > 0
-    ]
-    return median(errors) if errors else None
