@@ -340,6 +340,7 @@ test.compress(artifact.read(folder / "model", "model"), out, data)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["building", "sealing", "moving"])
 def test_a_kill_leaves_the_model_and_a_second_run_succeeds(
     folder: Path, trained: Artifact, data: list[Batch], tmp_path: Path, when: str

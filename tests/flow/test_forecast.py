@@ -12,12 +12,16 @@ from fullbore.models import work as works
 from fullbore.models.build import Sizes
 from fullbore.perf.measure import history
 from fullbore.perf.plan import choose
+from fullbore.record.artifact import Artifact
 from fullbore.spec.hardware import Ceilings
 from fullbore.spec.job import Job
-from fullbore.spec.plan import Choice
+from fullbore.spec.plan import Choice, Prediction
 
 RATES = {"fp32": {1: 1e11, 2: 2e11}, "bf16": {1: 5e11, 2: 1e12}}
 CEILINGS = Ceilings("host", "now", RATES, 3e10, 1e9, 2e9, convolution_flops=RATES)
+CORPUS = Artifact(
+    Path("corpus"), "corpus", "digest", {}, (), {"source_format": "csv", "source_bytes": 1_000_000, "text_bytes": {}}
+)
 LIMITS = choose.Limits(rows=10_000, units_per_row=1, units="samples", cores=2, memory_available=8e9)
 
 
@@ -39,15 +43,16 @@ def predicted(hidden: list[int], judged: int = 100, **train: object) -> tuple[Jo
     work = works.work(job.model, job.task, Sizes(features=64, classes=4))
     limits = forecast.informed(job, job.train, work, LIMITS, CEILINGS)
     found = forecast.forecast(job, job.train, work, limits, CEILINGS, judged)
-    measured = {
+    training = {
         "step_seconds": 2 * found.predicted["step_seconds"].value,
         "memory_bytes": 2 * found.predicted["memory_bytes"].value,
     }
+    measured = forecast.Finished(training, {"read": 3.0}, 12.0)
     choices = tuple(
         replace(choice, chosen="measured") if choice.key == "train.precision" else choice
         for choice in found.plan.choices
     )
-    forecast.remember(job, replace(found.plan, choices=choices), work, CEILINGS, measured)
+    forecast.remember(job, CORPUS, replace(found.plan, choices=choices), work, CEILINGS, measured)
     return job, found
 
 
@@ -87,3 +92,14 @@ def test_judging_that_eats_a_time_budget_is_said_before() -> None:
     budget = next(choice for choice in found.plan.choices if choice.key == "train.budget")
     assert budget.chosen == "estimated" and "less 12 s" in budget.reason
     assert predicted([64])[1].warning is None
+
+
+def test_what_a_run_took_is_predicted_of_the_next() -> None:
+    job, _ = predicted([64])
+    preparing = forecast.preparation(job, CORPUS, CEILINGS)
+    assert preparing["read"].value == pytest.approx(3.0) and preparing["read"].error is None, "one run shows no error"
+    assert forecast.total(job, [Prediction(30.0, "s", 0.1)], CEILINGS).value == pytest.approx(42.0)
+    predicted([64])
+    assert forecast.preparation(job, CORPUS, CEILINGS)["read"].error == pytest.approx(0.0)
+    whole = forecast.total(job, [Prediction(30.0, "s", 0.1)], CEILINGS)
+    assert whole.error == pytest.approx(3.0 / 42.0), "errors weigh as much as the parts they belong to"

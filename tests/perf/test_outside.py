@@ -16,6 +16,8 @@ from fullbore.perf.plan.verdict import verdict
 from fullbore.record import read
 from fullbore.spec.plan import Plan
 
+pytestmark = pytest.mark.slow
+
 WORKER = Path(__file__).with_name("worker.py")
 NEIGHBOUR = "import time\nwhile time.process_time() < 60: pass"
 PLAN = Plan(

@@ -53,6 +53,7 @@ def test_probe_measures_everything_keeps_it_and_leaves_no_trace(tmp_path: Path) 
     assert not (tmp_path / "elsewhere").exists()
 
 
+@pytest.mark.slow
 def test_a_torn_or_foreign_cache_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "_MATMUL_SECONDS", 0.01)
     good = probe.probe(folder=tmp_path)
@@ -70,6 +71,7 @@ def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
         probe._disk(tmp_path / "file")
 
 
+@pytest.mark.slow
 def test_what_neighbours_disturbed_is_measured_again_when_they_are_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

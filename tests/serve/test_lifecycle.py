@@ -128,6 +128,7 @@ def wakeups(pid: int) -> int:
     return total
 
 
+@pytest.mark.slow
 def test_an_idle_server_sleeps(models: dict[str, LoadedModel]) -> None:
     """Every thread of it, the event loop too: no wake-ups in a second in which nobody asks."""
     lm = models["lm"]

@@ -141,6 +141,7 @@ def _events(folder: Path, kind: str) -> list[dict[str, Any]]:
     return [event for event in map(json.loads, lines) if event["kind"] == kind]
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_at_the_second_failure(tmp_path: Path) -> None:
     """A limit on the size of files is what a full disk looks like: the checkpoint's files reach it, events do not."""
     options: dict[str, Any] = {"network": {"width": 2000}, "plan": {"steps": 30, "checkpoint_every": 3}}

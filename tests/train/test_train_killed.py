@@ -19,6 +19,8 @@ from training_worker import facts
 
 from fullbore.train.loop import run
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 STEPS = 40
 OPTIONS: dict[str, Any] = {

@@ -20,6 +20,8 @@ from fullbore.engine.local import launch
 from fullbore.record.span import Recorder
 from fullbore.train.loop import run
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 
 

@@ -32,6 +32,7 @@ def test_a_trial_measures_and_leaves_no_trace(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_burst_does_not_reach_the_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two of five steps are caught by something else; and steps go on until they took the time that is asked for."""
     slow, calls = iter([0.0, 0.5, 0.0, 0.5, 0.0, 0.0]), list[int]()

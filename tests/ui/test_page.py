@@ -111,6 +111,7 @@ def test_many_ranks_are_cut_and_it_is_said() -> None:
     assert "14 ranks; the first 12 are drawn" in page.sections["time"]
 
 
+@pytest.mark.slow
 def test_a_long_run_stays_small_and_says_what_is_thinned() -> None:
     run = example_run.done(steps=100_000)
     shown = view(run)

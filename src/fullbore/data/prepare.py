@@ -113,6 +113,7 @@ def prepare(
                     progress("read", tally.done, tally.total or None, "B", detail=f"{corpus.sieve.kept:,} samples kept")
             with recorder.state(State.PACK):
                 draft.info.update(corpus.finish(whole=section.limit is None or next(samples, None) is None))
+                draft.info.update(source_format=found.format, source_bytes=tally.total)
             progress("read", tally.done, tally.done, "B", detail=f"{corpus.sieve.kept:,} samples kept")
     return artifact.read(out, "corpus")
 

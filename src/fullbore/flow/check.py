@@ -19,7 +19,7 @@ from fullbore.flow.prepare import corpus_key, look
 from fullbore.models import build, tokenizer
 from fullbore.models import work as works
 from fullbore.perf.measure import probe, proc
-from fullbore.perf.model import feed, memory
+from fullbore.perf.model import memory
 from fullbore.perf.plan import choose
 from fullbore.perf.plan.cause import OF_STATE, Limit
 from fullbore.record import artifact
@@ -45,37 +45,31 @@ def check(loaded: LoadedJob) -> dict[str, Any]:
     ceilings = probe.probe(folder=Path.cwd())
     source = look(loaded)
     corpus, share = _look(job, source)
-    source_bytes = sum(entry.bytes for entry in source.entries) if source is not None else corpus.bytes
     known = _facts(corpus, share)
-    learnt = job.tokenizer is not None and job.tokenizer.kind == "byte_bpe"
-    text = known["text_bytes"] if job.tokenizer is not None else 0.0
-    given = feed.Input(
-        bytes=source_bytes,
-        text_bytes=text,
-        learnt_bytes=min(text, job.tokenizer.training_bytes) if learnt and job.tokenizer else 0.0,
-    )
-    preparing = forecast.preparation(given, ceilings)
+    preparing = forecast.preparation(job, corpus, ceilings, share)
     seconds = {OF_STATE[name]: item.value for name, item in preparing.items() if name != "total"}
     answer: dict[str, Any] = {
         "schema": 1,
         "job": job.name,
         "source": {
             "files": len(source.entries) if source is not None else len(corpus.files),
-            "bytes": source_bytes,
-            "format": source.format if source is not None else corpus.kind,
+            "bytes": corpus.info["source_bytes"] if source is not None else corpus.bytes,
+            "format": corpus.info["source_format"] if source is not None else corpus.kind,
             **known,
         },
     }
     predicted: dict[str, Prediction] = {"preparing_seconds": preparing["total"]}
+    parts = [preparing["total"]]
     if job.train is not None and job.model is not None and job.task is not None:
         planned = _training(job, corpus, known, ceilings)
         answer["plan"] = {key: value for key, value in planned.plan.to_json().items() if key != "predicted"}
         answer["memory"] = planned.memory
         predicted |= planned.predicted
-        seconds[Limit.COMPUTE] = planned.predicted["train_seconds"].value
+        parts.append(planned.predicted["train_seconds"])
+        seconds[Limit.COMPUTE] = parts[-1].value
         answer["warnings"] = [planned.warning] if planned.warning else []
         memory.require(planned.memory, proc.memory_available(), job.train.world_size)
-    predicted["total_seconds"] = forecast.total(job, sum(seconds.values()), ceilings)
+    predicted["total_seconds"] = forecast.total(job, parts, ceilings)
     answer["predicted"] = {key: asdict(item) for key, item in predicted.items()}
     answer["verdict"] = _verdict(seconds)
     return answer

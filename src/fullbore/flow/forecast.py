@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,15 +14,18 @@ from fullbore.perf.measure import history
 from fullbore.perf.model import compute, feed, memory
 from fullbore.perf.model.calibration import Past, calibrate
 from fullbore.perf.plan import choose, steps
+from fullbore.record.artifact import Artifact
 from fullbore.spec.hardware import Ceilings
 from fullbore.spec.job import Job
 from fullbore.spec.plan import Plan, Prediction
 from fullbore.spec.train import TrainSection
 from fullbore.spec.work import Work
 
-_OVERHEAD_SECONDS = 6.0
+PREPARING = {"read": "read", "tokenizer": "tokenise", "pack": "pack"}
+"""What the stages that prepare data are called where their seconds are predicted."""
+_BESIDES = "besides_seconds"
+_BESIDES_SECONDS = 6.0
 """Importing, probing and trial steps, compressing and answering of a small model, before there is a measurement."""
-_WHOLE = "total_seconds"
 _CHOSEN = "precision"
 """Under this quantity a run keeps its predicted and measured seconds of a step if it chose its precision itself."""
 _ALIKE = 4.0
@@ -127,43 +131,74 @@ def _plain_memory(section: TrainSection, work: Work, plan: Plan) -> dict[str, fl
     return memory.predict(work, exact, plan.micro_batch_size)
 
 
-def preparation(given: feed.Input, ceilings: Ceilings) -> dict[str, Prediction]:
-    """Seconds of reading, tokenising and packing, by `read`, `tokenise`, `pack` and `total`."""
-    past = history.load()
-    stages = ("read", "tokenise", "pack")
-    known = {stage: calibrate(past, ceilings.fingerprint, f"prepare.{stage}", "") for stage in stages}
-    return feed.predict(given, ceilings, len(os.sched_getaffinity(0)), known)
+def preparation(job: Job, corpus: Artifact, ceilings: Ceilings, share: float = 1.0) -> dict[str, Prediction]:
+    """Seconds of reading, tokenising and packing, by `read`, `tokenise`, `pack` and `total`.
+
+    `share`: the part of the job's source that `corpus` was read from.
+    """
+    past, kind = history.load(), corpus.info["source_format"]
+    known = {stage: calibrate(past, ceilings.fingerprint, f"prepare.{stage}", kind) for stage in PREPARING.values()}
+    return feed.predict(_material(job, corpus, share), ceilings, _cores(), known)
 
 
-def total(job: Job, seconds: float, ceilings: Ceilings) -> Prediction:
-    """The whole run's wall time from the predicted seconds of its parts, corrected by past runs of the kind."""
-    calibration = calibrate(history.load(), ceilings.fingerprint, _WHOLE, _stages_key(job))
-    return Prediction((seconds + _OVERHEAD_SECONDS) * calibration.ratio, "s", calibration.error)
+def _material(job: Job, corpus: Artifact, share: float) -> feed.Input:
+    section = job.tokenizer
+    text = sum(corpus.info["text_bytes"].values()) / share if section is not None else 0.0
+    learnt = min(text, section.training_bytes) if section is not None and section.kind == "byte_bpe" else 0.0
+    pictures = corpus.info["kept"] / share if corpus.info["source_format"] == "images" else 0.0
+    pixels = pictures * math.prod(corpus.info["columns"]["pixels"]["shape"]) if pictures else 0.0
+    return feed.Input(bytes=corpus.info["source_bytes"], text_bytes=text, learnt_bytes=learnt, pixels=pixels)
 
 
-def remember(job: Job, plan: Plan, work: Work, ceilings: Ceilings, measured: dict[str, Any]) -> None:
+def total(job: Job, parts: Sequence[Prediction], ceilings: Ceilings) -> Prediction:
+    """The whole run's wall time from its predicted parts (preparing, training) and what past runs took besides."""
+    besides = calibrate(history.load(), ceilings.fingerprint, _BESIDES, _stages_key(job))
+    parts = [*parts, Prediction(_BESIDES_SECONDS * besides.ratio, "s", besides.error)]
+    seconds = sum(part.value for part in parts)
+    errors = [part.value * part.error for part in parts if part.error is not None]
+    return Prediction(seconds, "s", sum(errors) / seconds if len(errors) == len(parts) else None)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run that came to its end measured."""
+
+    training: Mapping[str, Any]
+    preparing: Mapping[str, float]
+    """Seconds of the stages that prepare data, those that were cached left out."""
+    besides: float | None
+    """Seconds of the run without preparing and training; none if it did not do all of the training itself."""
+
+
+def remember(job: Job, corpus: Artifact, plan: Plan, work: Work, ceilings: Ceilings, found: Finished) -> None:
     """Keep what was predicted for this run, without correction, beside what was measured, for the next prediction."""
     section = job.train
     if section is None:
         return
     step = compute.predict(work, ceilings, plan, optimizer=section.optimizer)["step_seconds"].value
-    plain = {"step_seconds": step, "memory_bytes": sum(_plain_memory(section, work, plan).values())}
+    memory_bytes = sum(_plain_memory(section, work, plan).values())
+    kind, source = model_kind(job), corpus.info["source_format"]
+    rows = [
+        ("step_seconds", kind, plan.precision, step, found.training["step_seconds"]),
+        ("memory_bytes", kind, "", memory_bytes, found.training["memory_bytes"]),
+        (_BESIDES, _stages_key(job), "", _BESIDES_SECONDS, found.besides),
+    ]
     if any(choice.key == "train.precision" and choice.chosen == "measured" for choice in plan.choices):
-        plain[_CHOSEN], measured = step, {**measured, _CHOSEN: measured["step_seconds"]}
+        rows.append((_CHOSEN, kind, plan.precision, step, found.training["step_seconds"]))
+    prepared = feed.predict(_material(job, corpus, 1.0), ceilings, _cores())
+    for stage, seconds in found.preparing.items():
+        rows.append((f"prepare.{PREPARING[stage]}", source, "", prepared[PREPARING[stage]].value, seconds))
     entries = [
-        Past(
-            ceilings.fingerprint,
-            quantity,
-            model_kind(job),
-            "" if quantity == "memory_bytes" else plan.precision,
-            value,
-            measured[quantity],
-        )
-        for quantity, value in plain.items()
-        if measured.get(quantity) and math.isfinite(value)
+        Past(ceilings.fingerprint, quantity, of, precision, predicted, measured)
+        for quantity, of, precision, predicted, measured in rows
+        if measured and math.isfinite(predicted)
     ]
     with suppress(OSError):
         history.remember(entries)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def model_kind(job: Job) -> str:
@@ -171,4 +206,4 @@ def model_kind(job: Job) -> str:
 
 
 def _stages_key(job: Job) -> str:
-    return "+".join(stage.name for stage in wanted(job))
+    return "+".join([model_kind(job), *(stage.name for stage in wanted(job))])

@@ -19,7 +19,7 @@ from fullbore.perf.model import memory
 from fullbore.perf.plan import choose, steps
 from fullbore.record.ledger import State
 from fullbore.spec.hardware import Ceilings
-from fullbore.spec.plan import Plan
+from fullbore.spec.plan import Plan, Prediction
 from fullbore.spec.work import Work
 from fullbore.train import trial
 
@@ -113,10 +113,11 @@ def _choose(session: Session, prepared: Materials, work: Work, ceilings: Ceiling
     seconds = plan.predicted["train_seconds"].value
     if text := steps.warning(section, seconds, costs):
         session.message("warning", text)
+    preparing = Prediction(sum(session.seconds(stage) for stage in forecast.PREPARING), "s", 0.0)
     predicted = {
         **plan.predicted,
         "memory_bytes": forecast.memory_parts(session.job, section, work, plan, ceilings)[1],
-        "total_seconds": forecast.total(session.job, session.recorder.elapsed() + seconds, ceilings),
+        "total_seconds": forecast.total(session.job, [preparing, plan.predicted["train_seconds"]], ceilings),
     }
     return replace(plan, predicted=predicted)
 

@@ -13,7 +13,7 @@ from fullbore.flow.interrupt import Interrupts
 from fullbore.flow.session import Session
 from fullbore.flow.stages import wanted
 from fullbore.perf.measure import probe
-from fullbore.record import read
+from fullbore.record import artifact, read
 from fullbore.record import run as runs
 from fullbore.record.ledger import Ledger, State
 from fullbore.record.progress import Progress, no_progress
@@ -25,6 +25,7 @@ from fullbore.spec.load import LoadedJob, load, to_toml
 
 if TYPE_CHECKING:
     from fullbore.data.prepare import Source
+    from fullbore.flow import forecast
 
 Notify = Callable[[str], None]
 WriteReport = Callable[[RunFolder], Path]
@@ -147,13 +148,25 @@ def _stages(session: Session, source: Source | None, resuming: bool, facts: dict
         facts["training"] = train.train(session, frozen.plan, resume=resuming)
         if facts["training"]["stopped"] == "interrupted":
             raise Interrupted("interrupted; the checkpoint is saved")
-        with session.recorder.state(State.REPORT):
-            forecast.remember(session.job, frozen.plan, frozen.work, frozen.ceilings, facts["training"])
         facts["baselines"] = train.baselines(session, frozen.plan)
         if "compress" in stages:
             facts["compression"] = shrink.shrink(session)
         if "serve" in stages:
             facts["completion"] = answer.answer(session)
+        with session.recorder.state(State.REPORT):
+            found = _measured(session, facts["training"], whole=not resuming)
+            corpus = artifact.read(session.run.paths.artifact("corpus"), "corpus")
+            forecast.remember(session.job, corpus, frozen.plan, frozen.work, frozen.ceilings, found)
+
+
+def _measured(session: Session, training: dict[str, Any], *, whole: bool) -> forecast.Finished:
+    """What this run teaches about the next; `whole`: it was not resumed."""
+    from fullbore.flow import forecast
+
+    stages = [facts for facts in session.stages if facts["stage"] in forecast.PREPARING]
+    built = {facts["stage"]: facts["seconds"] for facts in stages if not facts["cached"]}
+    known = sum(facts["seconds"] for facts in stages) + training["seconds"]
+    return forecast.Finished(training, built, session.recorder.elapsed() - known if whole else None)
 
 
 def _finish(

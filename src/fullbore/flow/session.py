@@ -54,6 +54,10 @@ class Session:
         source = "cached" if facts["cached"] else format_seconds(facts["seconds"])
         self.notify(f"{name} ({source}){detail}")
 
+    def seconds(self, stage: str) -> float:
+        """How long a stage of this session took; 0 if it was not run."""
+        return sum(float(facts["seconds"]) for facts in self.stages if facts["stage"] == stage)
+
     def choose(self, choice: Choice) -> None:
         """Keep an automatic choice and print it once."""
         self.recorder.event("choice", **asdict(choice))

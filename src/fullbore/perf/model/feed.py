@@ -26,7 +26,7 @@ class Input:
     learnt_bytes: float = 0.0
     """Text that the vocabulary is learnt from; none if a tokenizer is given."""
     pixels: float = 0.0
-    """Of all pictures, before resizing."""
+    """Of all pictures that are decoded, at least: those of large files are counted as they are kept."""
 
 
 def predict(
