@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from fullbore.perf.plan.facts import Facts, gather
 from fullbore.perf.plan.verdict import verdict
 from fullbore.record import read

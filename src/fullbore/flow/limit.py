@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fullbore.base.paths import RunPaths
-from fullbore.perf.measure import ledger as ledgers
-from fullbore.perf.plan import verdict
-from fullbore.perf.plan.verdict import Verdict
+from fullbore.perf.plan.facts import gather
+from fullbore.perf.plan.verdict import Verdict, verdict
 from fullbore.record import read
 from fullbore.record.ledger import Ledger
 from fullbore.spec.hardware import Ceilings
@@ -21,15 +20,16 @@ from fullbore.spec.work import Work
 def limit(paths: RunPaths, ledger: Ledger) -> Verdict:
     """The verdict on a run whose seconds are `ledger`, by its plan, ceilings, work, ranks and events so far."""
     plan, ceilings, work = _json(paths.plan), _json(paths.ceilings), _json(paths.work)
-    return verdict.of_run(
+    facts = gather(
         ledger,
         read.events(paths.events()),
         Plan.from_json(plan) if plan else None,
         Ceilings.from_json(ceilings) if ceilings else None,
         work=Work.from_json(work) if work else None,
-        ranks=ledgers.ranks(paths),
+        ranks=[read.ledger(path) for path in read.rank_files(paths).values()],
         source=tomllib.loads(paths.job.read_text())["data"]["source"],
     )
+    return verdict(facts)
 
 
 def _json(path: Path) -> dict[str, Any] | None:

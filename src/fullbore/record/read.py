@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fullbore.base.paths import RunPaths
 from fullbore.record.ledger import Ledger
+
+_EVENTS = re.compile(r"events(?:\.rank(\d+))?\.jsonl")
 
 
 def events(path: Path, kind: str | None = None) -> Iterator[dict[str, Any]]:
-    """Events of one rank in order; a line that a kill tore is skipped."""
+    """Events of one rank in order; a line that is none, as a kill leaves it, is skipped."""
     if not path.exists():
         return
     with open(path, "rb") as file:
@@ -20,8 +24,14 @@ def events(path: Path, kind: str | None = None) -> Iterator[dict[str, Any]]:
                 event = json.loads(line)
             except ValueError:
                 continue
-            if kind is None or event.get("kind") == kind:
+            if isinstance(event, dict) and "kind" in event and kind in (None, event["kind"]):
                 yield event
+
+
+def rank_files(paths: RunPaths) -> dict[int, Path]:
+    """The events file of each rank that wrote one, by rank."""
+    entries = paths.folder.iterdir() if paths.folder.is_dir() else ()
+    return dict(sorted((int(match[1] or 0), path) for path in entries if (match := _EVENTS.fullmatch(path.name))))
 
 
 def ledger(path: Path, since: float = 0.0) -> Ledger:

@@ -6,7 +6,6 @@ Only `env.json` must be there. A run without `result.json` (it runs, or was kill
 from __future__ import annotations
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from fullbore.base.errors import InputError
-from fullbore.perf.plan.verdict import of_run
+from fullbore.flow.limit import limit
 from fullbore.record import artifact, read
 from fullbore.record.ledger import Ledger
 from fullbore.record.run import RunFolder
-from fullbore.spec.hardware import Ceilings
-from fullbore.spec.plan import Plan
 from fullbore.ui.reading import Clock, Interval, Reading, Stage, listing, mapping, number, reading, stage
 from fullbore.ui.series import Series
 
@@ -27,7 +24,6 @@ BINS = 200
 RANKS = 12
 MESSAGES = 120
 ARTIFACTS = 40
-_RANK_FILE = re.compile(r"events\.rank(\d+)\.jsonl")
 
 
 @dataclass(frozen=True)
@@ -106,7 +102,7 @@ def view(run: RunFolder) -> View:
     environment, result = _json(run.paths.environment), mapping(_json(run.paths.result))
     if not isinstance(environment, dict):
         raise InputError(f"{run.paths.environment}: missing or not an object", hint="give a folder that fullbore made")
-    ranks = [0, *sorted(int(m[1]) for path in run.paths.folder.iterdir() if (m := _RANK_FILE.fullmatch(path.name)))]
+    ranks = sorted({0, *read.rank_files(run.paths)})
     seen = {rank: reading(run.paths.events(rank)) for rank in ranks[:RANKS]}
     first = seen[0]
     clock = Clock(first.intervals)
@@ -121,7 +117,7 @@ def view(run: RunFolder) -> View:
         job_toml=run.paths.job.read_text(errors="replace") if run.paths.job.is_file() else "",
         environment=environment,
         result=result,
-        verdict=mapping(result.get("verdict")) or _verdict(run, ledger, plan, ceilings),
+        verdict=mapping(result.get("verdict")) or _verdict(run, ledger),
         ceilings=ceilings,
         plan=plan,
         ledger=ledger,
@@ -188,14 +184,11 @@ def _ledger(result: Mapping[str, Any], first: Reading) -> Ledger:
     return final if final.wall > 0.95 * summed.wall else summed
 
 
-def _verdict(run: RunFolder, ledger: Ledger, plan: Mapping[str, Any], ceilings: Mapping[str, Any]) -> Mapping[str, Any]:
-    if not ledger.wall:
-        return {}
-    events = (event for event in read.events(run.paths.events()) if isinstance(event, dict) and "kind" in event)
+def _verdict(run: RunFolder, ledger: Ledger) -> Mapping[str, Any]:
+    """Of a run that wrote no result."""
     try:
-        known = Plan.from_json(dict(plan)) if plan else None
-        return of_run(ledger, events, known, Ceilings.from_json(dict(ceilings)) if ceilings else None).to_json()
-    except (KeyError, TypeError, ValueError):
+        return limit(run.paths, ledger).to_json() if ledger.wall else {}
+    except (OSError, KeyError, TypeError, ValueError):
         return {}
 
 

@@ -65,8 +65,8 @@ def _compute(facts: Facts, states: Sequence[str]) -> Cause:
     if reached is None or facts.plan is None:
         return Cause(Limit.COMPUTE, seconds, "model compute", (parts,), advice)
     dtype = facts.plan.precision
-    told = f"the CPU at {format_share(reached.arithmetic)} of its measured {dtype} peak"
-    bandwidth = f"memory at {format_share(reached.bandwidth)} of its measured bandwidth (estimated traffic)"
+    told = f"computing at {format_share(reached.arithmetic)} of the measured {dtype} peak"
+    bandwidth = f"memory at {format_share(reached.bandwidth)} of its measured bandwidth meanwhile (estimated traffic)"
     evidence = (parts, told, bandwidth)
     if reached.arithmetic >= 0.25 or reached.arithmetic >= reached.bandwidth >= 0.15:
         return Cause(Limit.COMPUTE, seconds, f"model compute: {told}", evidence, advice)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from fullbore.base.units import format_seconds, format_share
 from fullbore.perf.plan.advise import Advice, ranked
 from fullbore.perf.plan.cause import COMPUTE, Cause, Limit
-from fullbore.perf.plan.facts import TRAINING, Facts, gather
+from fullbore.perf.plan.facts import TRAINING, Facts
 from fullbore.perf.plan.inside import efficiency, inside
 from fullbore.perf.plan.outside import outside
-from fullbore.record.ledger import Ledger, State
-from fullbore.spec.hardware import Ceilings
-from fullbore.spec.plan import Plan
-from fullbore.spec.work import Work
+from fullbore.record.ledger import State
 
 _OUTSIDE = 0.15
 """Share of a phase from which on what comes from outside is named before what the program does itself: the program's
@@ -54,20 +51,6 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def of_run(
-    ledger: Ledger,
-    events: Iterable[Mapping[str, Any]],
-    plan: Plan | None = None,
-    ceilings: Ceilings | None = None,
-    *,
-    work: Work | None = None,
-    ranks: Sequence[Ledger] = (),
-    source: str | None = None,
-) -> Verdict:
-    """The verdict on a run from its ledger and the events of rank 0; see `facts.gather`."""
-    return verdict(gather(ledger, events, plan, ceilings, work=work, ranks=ranks, source=source))
 
 
 def verdict(facts: Facts) -> Verdict:
