@@ -43,7 +43,8 @@ def check(loaded: LoadedJob) -> dict[str, Any]:
     """
     job = loaded.job
     ceilings = probe.probe(folder=Path.cwd())
-    source = look(loaded)
+    seen = look(loaded)
+    source = seen.source
     corpus, share = _look(job, source)
     known = _facts(corpus, share)
     preparing = forecast.preparation(job, corpus, ceilings, share)
@@ -58,6 +59,7 @@ def check(loaded: LoadedJob) -> dict[str, Any]:
             **known,
         },
     }
+    answer["warnings"] = [seen.warning] if seen.warning else []
     predicted: dict[str, Prediction] = {"preparing_seconds": preparing["total"]}
     parts = [preparing["total"]]
     if job.train is not None and job.model is not None and job.task is not None:
@@ -67,7 +69,7 @@ def check(loaded: LoadedJob) -> dict[str, Any]:
         predicted |= planned.predicted
         parts.append(planned.predicted["train_seconds"])
         seconds[Limit.COMPUTE] = parts[-1].value
-        answer["warnings"] = [planned.warning] if planned.warning else []
+        answer["warnings"] += [planned.warning] if planned.warning else []
         memory.require(planned.memory, proc.memory_available(), job.train.world_size)
     predicted["total_seconds"] = forecast.total(job, parts, ceilings)
     answer["predicted"] = {key: asdict(item) for key, item in predicted.items()}

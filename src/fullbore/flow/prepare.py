@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from fullbore.base.errors import InputError, JobError, Problem
@@ -16,25 +17,35 @@ from fullbore.record import artifact
 from fullbore.record.artifact import Artifact
 from fullbore.record.ledger import State
 from fullbore.spec.job import Job
-from fullbore.spec.load import LoadedJob
+from fullbore.spec.load import DEFAULT, LoadedJob
 
 _CONFIG = "config.json"
 
 
-def look(loaded: LoadedJob) -> Source | None:
-    """What lies at the job's source, no file read; none for shards that `pack` wrote.
+@dataclass(frozen=True)
+class Seen:
+    """What lies at a job's source, no file read."""
+
+    source: Source | None
+    """None for shards that `pack` wrote."""
+    warning: str | None = None
+    """What the user should know of it."""
+
+
+def look(loaded: LoadedJob) -> Seen:
+    """See what lies at the job's source.
 
     Raises JobError naming each path of the job that leads nowhere and where it was written.
     """
     job, problems, hints = loaded.job, [], []
-    source: Source | None = None
+    source, packed = None, _packed(job)
 
     def complain(key: str, message: str, hint: str | None = None) -> None:
         problems.append(Problem(loaded.origins[key], key, message.removeprefix(f"{key}: ")))
         hints.append(hint)
 
     try:
-        if (packed := _packed(job)) is not None:
+        if packed is not None:
             artifact.read(packed, "corpus")
         else:
             source = prepare.find(job.data)
@@ -46,7 +57,14 @@ def look(loaded: LoadedJob) -> Source | None:
         complain("model.folder", f"{job.model.folder}: no {_CONFIG} is there")
     if problems:
         raise JobError(problems, hint=next(filter(None, hints), None))
-    return source
+    return Seen(source, _without_effect(loaded) if packed is not None else None)
+
+
+def _without_effect(loaded: LoadedJob) -> str | None:
+    written = [key for key, origin in loaded.origins.items() if key.startswith("data.") and origin != DEFAULT]
+    idle = [key for key in written if key not in ("data.source", "data.shard_bytes")]
+    source = loaded.job.data.source
+    return f"{source} was packed before: {', '.join(idle)} had to be given to fullbore pack" if idle else None
 
 
 def _packed(job: Job) -> Path | None:

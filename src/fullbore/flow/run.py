@@ -24,8 +24,8 @@ from fullbore.spec.job import Job
 from fullbore.spec.load import LoadedJob, load, to_toml
 
 if TYPE_CHECKING:
-    from fullbore.data.prepare import Source
     from fullbore.flow import forecast
+    from fullbore.flow.prepare import Seen
 
 Notify = Callable[[str], None]
 WriteReport = Callable[[RunFolder], Path]
@@ -52,11 +52,11 @@ def run(
     """
     from fullbore.flow.prepare import look
 
-    source = look(job)
+    seen = look(job)
     environment = {**runs.environment(), "machine": asdict(probe.machine())}
     folder = runs.create(to_toml(job.job), environment, name)
     notify(f"Run {folder.name} in {folder.paths.folder}")
-    return _execute(folder, job.job, source, False, progress, notify, write_report, began)
+    return _execute(folder, job.job, seen, progress, notify, write_report, began)
 
 
 def resume(
@@ -76,19 +76,19 @@ def resume(
         raise UsageError(f"run {folder.name} is finished", hint=f"fullbore explain {folder.name}, or run its job again")
     job = load(folder.paths.job).job
     notify(f"Resuming run {folder.name}")
-    return _execute(folder, job, None, True, progress, notify, write_report, began)
+    return _execute(folder, job, None, progress, notify, write_report, began)
 
 
 def _execute(
     folder: RunFolder,
     job: Job,
-    source: Source | None,
-    resuming: bool,
+    seen: Seen | None,
     progress: Progress,
     notify: Notify,
     write_report: WriteReport | None,
     began: float | None,
 ) -> dict[str, Any]:
+    """`seen`: what `look` saw; none for a run that is resumed."""
     before = read.ledger(folder.paths.events())
     interrupts = Interrupts(notify)
     recorder = Recorder(Sink(folder.paths.events()), began=began)
@@ -97,11 +97,13 @@ def _execute(
     facts: dict[str, Any] = {}
     try:
         with folder.alive(), interrupts.handled():
-            if resuming:
+            if seen is None:
                 folder.paths.result.unlink(missing_ok=True)
-            recorder.event("session", resumed=resuming, began=recorder.began)
+            recorder.event("session", resumed=seen is None, began=recorder.began)
+            if seen is not None and seen.warning:
+                session.message("warning", seen.warning)
             try:
-                _stages(session, source, resuming, facts)
+                _stages(session, seen, facts)
             except OSError as error:
                 failure = RunFailed(f"{error.filename or folder.paths.folder}: {error.strerror}", hint=_hint(folder))
             except KeyboardInterrupt as error:
@@ -132,13 +134,13 @@ def _counted(recorder: Recorder) -> Iterator[None]:
             counters.__exit__(None, None, None)
 
 
-def _stages(session: Session, source: Source | None, resuming: bool, facts: dict[str, Any]) -> None:
+def _stages(session: Session, seen: Seen | None, facts: dict[str, Any]) -> None:
     with session.recorder.state(State.START):
         from fullbore.flow import answer, forecast, plan, prepare, shrink, train
 
-    stages = {stage.name for stage in wanted(session.job)}
+    stages, resuming = {stage.name for stage in wanted(session.job)}, seen is None
     with _counted(session.recorder):
-        prepare.prepare_data(session, source)
+        prepare.prepare_data(session, seen.source if seen is not None else None)
         if "train" not in stages:
             return
         frozen = plan.frozen(session, resuming)
