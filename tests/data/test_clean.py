@@ -1,3 +1,6 @@
+from typing import Any
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,6 +58,33 @@ def test_duplicates_are_told_by_their_cleaned_content() -> None:
     assert all(sieve(deduplicate=False).keep(text("a")) for _ in range(2))
 
 
+@pytest.mark.parametrize(
+    "inputs", [{"text": "same"}, {"pixels": np.ones((1, 2, 2), np.uint8)}, {"features": np.ones(3, np.float32)}]
+)
+def test_the_same_inputs_with_another_label_are_another_sample_of_the_same_split(inputs: dict[str, Any]) -> None:
+    one = sieve(validation=0.5, test=0.0)
+    labels = ["a", "b", "a", "b", "c"]
+    found = [one.keep(Sample(f"#{number}", {**inputs, "label": label})) for number, label in enumerate(labels)]
+    assert [entry and entry[1].id for entry in found] == ["#0", "#1", None, None, "#4"]
+    assert len({entry[0] for entry in found if entry}) == 1
+    assert (one.kept, one.duplicates, one.conflicting) == (3, 2, 2)
+
+
+def test_measuring_the_same_twice_is_no_conflict() -> None:
+    one, features = sieve(), np.ones(3, np.float32)
+    found = [one.keep(Sample("#", {"features": features, "target": np.float32(target)})) for target in (1, 2, 1)]
+    assert [entry is not None for entry in found] == [True, True, False]
+    assert (one.kept, one.duplicates, one.conflicting) == (2, 1, 0)
+
+
+def test_equal_inputs_never_land_in_two_splits_whatever_the_source_says() -> None:
+    one, pixels = sieve(), np.ones((1, 2, 2), np.uint8)
+    first = one.keep(Sample("train#1", {"pixels": pixels, "label": "a"}, "train"))
+    other = one.keep(Sample("test#1", {"pixels": pixels, "label": "b"}, "test"))
+    assert first is not None and other is not None
+    assert (first[0], other[0], other[1].split) == ("train", "train", "train")
+
+
 def test_short_texts_are_counted_in_characters_of_any_script() -> None:
     one = sieve(minimum_characters=4)
     assert [one.keep(text(t)) is not None for t in ("四个汉字", "三个字", "  abc \n", "abcd")] == [
@@ -70,9 +100,11 @@ def test_half_a_surrogate_pair_and_the_unreadable_are_quarantined() -> None:
     one = sieve()
     assert one.keep(text("\ud83d half")) is None
     assert one.keep(Bad("b.txt#7", "broken")) is None
+    assert one.keep(Sample("c.jsonl#1", {"text": "whole", "label": "x\ud800"})) is None
     assert one.quarantined == [
         {"id": "a.txt#1", "reason": "half a surrogate pair at character 0"},
         {"id": "b.txt#7", "reason": "broken"},
+        {"id": "c.jsonl#1", "reason": "label: half a surrogate pair at character 1"},
     ]
 
 

@@ -72,6 +72,16 @@ def test_standardised_columns_have_the_statistics_of_training(make: Prepare, tmp
     assert np.allclose(back, plain["test"]["target"], rtol=1e-4, atol=1e-3)
 
 
+def test_rows_with_equal_inputs_and_other_targets_are_all_kept(make: Prepare, tmp_path: Path) -> None:
+    source = tmp_path / "a.csv"
+    source.write_text("x,y\n" + "\n".join(f"{row % 5},{row}" for row in range(200)) + "\n3,3\n")
+    corpus = make(source, "regression", label="y", validation=0.3, test=0.3)
+    assert (corpus.info["kept"], corpus.info["duplicates"], corpus.info["conflicting"]) == (200, 1, 0)
+    splits = {split: {row[0] for row in everything(corpus, split)["features"]} for split in corpus.info["splits"]}
+    assert sum(map(len, splits.values())) == 5
+    assert set.union(*splits.values()) == set(range(5))
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

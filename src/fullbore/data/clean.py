@@ -1,4 +1,4 @@
-"""Cleaning: text made uniform, duplicates and short samples left out, every sample's split told by its content."""
+"""Cleaning: text made uniform, duplicates and short samples left out, every sample's split told by its inputs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,11 @@ def clean(text: str, normalise: Normalise) -> str:
 
 @dataclass
 class Sieve:
-    """Decides about samples one by one and counts what it decides; holds 16 bytes a sample kept."""
+    """Decides about samples one by one and counts what it decides.
+
+    A duplicate has the inputs and the answer of a sample before it; the same inputs with another label are another
+    sample, in the same split, and counted as conflicting. Holds 16 bytes a sample kept, and as many for its answer.
+    """
 
     normalise: Normalise
     deduplicate: bool
@@ -45,11 +49,15 @@ class Sieve:
     read: int = 0
     kept: int = 0
     duplicates: int = 0
+    conflicting: int = 0
     too_short: int = 0
     quarantined_count: int = 0
     quarantined: list[dict[str, str]] = field(default_factory=list)
     text_bytes: Counter[str] = field(default_factory=Counter)
-    _seen: set[bytes] = field(default_factory=set)
+    _splits: dict[bytes, str] = field(default_factory=dict)
+    """By the digest of inputs."""
+    _answered: set[bytes] = field(default_factory=set)
+    """Digests of inputs with their answer."""
 
     def keep(self, sample: Sample | Bad) -> tuple[str, Sample] | None:
         """The split and the cleaned sample, or none if it is left out."""
@@ -65,28 +73,38 @@ class Sieve:
                 return None
             values = {**values, "text": text}
         try:
-            digest = content_digest(values)
+            inputs, answer = _inputs(values), _answer(values)
         except UnicodeEncodeError as error:
-            self.quarantine(Bad(sample.id, f"half a surrogate pair at character {error.start}"))
+            where = "" if error.object == values.get("text") else "label: "
+            self.quarantine(Bad(sample.id, f"{where}half a surrogate pair at character {error.start}"))
             return None
+        split = sample.split or self.split(inputs)
         if self.deduplicate:
-            if digest in self._seen:
+            if self._repeats(inputs, answer):
                 self.duplicates += 1
                 return None
-            self._seen.add(digest)
-        split = sample.split or self.split(digest)
+            self.conflicting += inputs in self._splits and "label" in values
+            split = self._splits.setdefault(inputs, split)
         self.kept += 1
         self.text_bytes[split] += len(values["text"].encode()) if "text" in values else 0
         return split, Sample(sample.id, values, split)
+
+    def _repeats(self, inputs: bytes, answer: bytes | None) -> bool:
+        """Whether a sample like this one was kept before; from now on it was."""
+        if answer is None:
+            return inputs in self._splits
+        known, whole = len(self._answered), xxhash.xxh3_128_digest(inputs + answer)
+        self._answered.add(whole)
+        return len(self._answered) == known
 
     def quarantine(self, bad: Bad) -> None:
         self.quarantined_count += 1
         if len(self.quarantined) < _NAMED:
             self.quarantined.append({"id": bad.id, "reason": bad.reason})
 
-    def split(self, digest: bytes) -> str:
-        """The split of a content: a function of it and the seed alone, whatever else is in the data."""
-        place = xxhash.xxh3_64_intdigest(digest, seed=self.seed) / 2**64
+    def split(self, inputs: bytes) -> str:
+        """The split of a digest: a function of it and the seed alone, whatever else is in the data."""
+        place = xxhash.xxh3_64_intdigest(inputs, seed=self.seed) / 2**64
         if place < self.test:
             return "test"
         return "validation" if place < self.test + self.validation else "train"
@@ -96,6 +114,7 @@ class Sieve:
             "read": self.read,
             "kept": self.kept,
             "duplicates": self.duplicates,
+            "conflicting": self.conflicting,
             "too_short": self.too_short,
             "quarantined": self.quarantined,
             "quarantined_count": self.quarantined_count,
@@ -103,10 +122,16 @@ class Sieve:
         }
 
 
-def content_digest(values: dict[str, Any]) -> bytes:
-    """xxh3-128 of what makes a sample: its text, its pixels, or its features and label. Raises UnicodeEncodeError."""
+def _inputs(values: dict[str, Any]) -> bytes:
+    """xxh3-128 of what a model will read: the text, the pixels or the features. Raises UnicodeEncodeError."""
     if "text" in values:
         return xxhash.xxh3_128_digest(values["text"].encode())
-    if "pixels" in values:
-        return xxhash.xxh3_128_digest(np.ascontiguousarray(values["pixels"]).data)
-    return xxhash.xxh3_128_digest(values["features"].tobytes() + str(values.get("label", "")).encode())
+    name = "pixels" if "pixels" in values else "features"
+    return xxhash.xxh3_128_digest(np.ascontiguousarray(values[name]).data)
+
+
+def _answer(values: dict[str, Any]) -> bytes | None:
+    """What a model should say to them, if the data tell. Raises UnicodeEncodeError."""
+    if "target" in values:
+        return bytes(values["target"].tobytes())
+    return str(values["label"]).encode() if "label" in values else None

@@ -30,11 +30,11 @@ class DataSection(Section):
     normalise: Literal["none", "nfc", "nfkc"] = "nfc"
     """Unicode normalisation of text (Unicode Standard Annex 15)."""
     deduplicate: bool = True
-    """Drop samples whose content was seen before."""
+    """Drop samples whose inputs and label (or target) were seen before."""
     minimum_characters: int = Field(1, ge=0)
     """Shorter texts are dropped."""
     validation: Share = 0.05
-    """Share of the samples held out for validation, chosen by the hash of their content."""
+    """Share of the samples held out for validation, chosen by the hash of their inputs."""
     test: Share = 0.0
     """Share of the samples held out for the last judgement."""
     error_budget: Share = 0.01
