@@ -52,7 +52,9 @@ def predicted(hidden: list[int], judged: int = 100, **train: object) -> tuple[Jo
         replace(choice, chosen="measured") if choice.key == "train.precision" else choice
         for choice in found.plan.choices
     )
-    forecast.remember(job, CORPUS, replace(found.plan, choices=choices), work, CEILINGS, measured)
+    trial_seconds = 1.6 * found.predicted["step_seconds"].value
+    frozen = forecast.Frozen(replace(found.plan, choices=choices), CEILINGS, work, trial_seconds)
+    forecast.remember(job, CORPUS, frozen, measured)
     return job, found
 
 
@@ -99,6 +101,7 @@ def test_what_a_run_took_is_predicted_of_the_next() -> None:
     preparing = forecast.preparation(job, CORPUS, CEILINGS)
     assert preparing["read"].value == pytest.approx(3.0) and preparing["read"].error is None, "one run shows no error"
     assert forecast.total(job, [Prediction(30.0, "s", 0.1)], CEILINGS).value == pytest.approx(42.0)
+    assert forecast.of_trials(job, CEILINGS, "fp32").ratio == pytest.approx(2 / 1.6)
     predicted([64])
     assert forecast.preparation(job, CORPUS, CEILINGS)["read"].error == pytest.approx(0.0)
     whole = forecast.total(job, [Prediction(30.0, "s", 0.1)], CEILINGS)

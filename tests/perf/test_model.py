@@ -46,13 +46,6 @@ def test_what_makes_a_step_slower_is_predicted_slower() -> None:
     assert step(ranks) == pytest.approx(step(PLAN), rel=0.5)
 
 
-def test_a_feed_slower_than_the_step_is_waited_for() -> None:
-    plain = compute.predict(WORK, CEILINGS, PLAN)
-    slow = compute.predict(WORK, CEILINGS, PLAN, feed_seconds=2 * plain["step_seconds"].value / 32)
-    assert plain["state.data wait"].value == 0
-    assert slow["step_seconds"].value == pytest.approx(2 * plain["step_seconds"].value)
-
-
 def test_calibration_corrects_and_tells_its_error() -> None:
     assert calibrate([], "host", "step_seconds", "decoder", "bf16") == UNKNOWN
     one = calibrate([past(1, 1.5)], "host", "step_seconds", "decoder", "bf16")

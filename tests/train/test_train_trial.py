@@ -23,7 +23,6 @@ def test_a_trial_measures_and_leaves_no_trace(tmp_path: Path) -> None:
     assert trial.seconds > 0
     assert set(trial.parts) == {"copy", "forward", "backward", "optimizer"}
     assert all(value > 0 for value in trial.parts.values())
-    assert trial.memory_bytes >= 4 * 4 * sum(p.numel() for p in small.network().parameters())
     assert 0 < trial.loss < 5
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (torch.get_num_threads(), torch.get_deterministic_debug_mode()) == before[1:]
@@ -50,14 +49,6 @@ def test_a_burst_does_not_reach_the_figure(tmp_path: Path, monkeypatch: pytest.M
     assert len(calls) == 6
     step_seconds(setup, steps=2, seconds=0.2, **exact)
     assert 6 + 1 + 2 <= len(calls) <= 6 + 1 + 10
-
-
-def test_a_larger_network_takes_more_memory(tmp_path: Path) -> None:
-    def held(width: int) -> int:
-        setup = small.setup(tmp_path, small.plan(), build=lambda: small.network(width=width))
-        return step_seconds(setup, precision="fp32", threads=1, compile=False, micro_batch=8, steps=1).memory_bytes
-
-    assert held(400_000) > held(40_000) > held(400)
 
 
 @pytest.mark.parametrize("micro_batch", [3, 8])

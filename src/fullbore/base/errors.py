@@ -37,6 +37,10 @@ class FullboreError(Exception):
     def __str__(self) -> str:
         return f"{self.message}\nhint: {self.hint}" if self.hint else self.message
 
+    def to_json(self) -> dict[str, Any]:
+        """`kind` (the class), `message` and `hint`."""
+        return {"kind": type(self).__name__, "message": self.message, "hint": self.hint}
+
 
 class UsageError(FullboreError):
     exit_code = 2
@@ -88,3 +92,10 @@ class RunFailed(FullboreError):
 
 class Interrupted(FullboreError):
     exit_code = 130
+
+
+def from_json(value: Mapping[str, Any]) -> FullboreError:
+    """The error that another process wrote as `to_json`; of a kind that is not here, a RunFailed."""
+    kinds = (UsageError, InputError, CorruptError, DoesNotFit, MachineLacks, GateFailed, Interrupted)
+    kind = next((kind for kind in kinds if kind.__name__ == value["kind"]), RunFailed)
+    return kind(value["message"], hint=value["hint"])

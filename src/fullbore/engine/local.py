@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import queue
@@ -16,7 +17,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from fullbore.base.errors import Interrupted, RunFailed
+from fullbore.base.errors import FullboreError, Interrupted, RunFailed, from_json
+from fullbore.engine.rank import ERROR
 
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 3.0
@@ -30,11 +32,12 @@ class RankLost(RunFailed):
 
 
 class _Rank:
-    """One process; what it writes goes to our stderr, and its last lines are kept."""
+    """One process; what it writes goes to our stderr, and its last lines are kept, and the error it ended with."""
 
     def __init__(self, number: int, command: list[str], environment: Mapping[str, str], listening: int) -> None:
         self.number = number
         self.lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self.error: FullboreError | None = None
         self.process = subprocess.Popen(
             command,
             env=environment,
@@ -52,6 +55,9 @@ class _Rank:
         with self.process.stdout as output:
             for line in output:
                 text = line.decode(errors="replace")
+                if text.startswith(ERROR):
+                    self.error = from_json(json.loads(text.removeprefix(ERROR)))
+                    continue
                 self.lines.append(text.rstrip())
                 sys.stderr.write(text)
 
@@ -67,12 +73,15 @@ class _Rank:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, number)
 
-    def failure(self) -> str:
+    def failure(self) -> FullboreError:
         self._reader.join(1.0)
+        if self.error is not None:
+            return self.error
         code = self.process.returncode
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         last = "\n".join(f"  {line}" for line in self.lines)
-        return f"rank {self.number} {how}" + (f"; its last lines:\n{last}" if last else " and wrote nothing")
+        told = f"rank {self.number} {how}" + (f"; its last lines:\n{last}" if last else " and wrote nothing")
+        return RunFailed(told, hint="what it wrote says why; resume the run once that is put right")
 
 
 def launch(
@@ -87,8 +96,10 @@ def launch(
 
     Each has RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT in its environment, and torch's C++ code warns only if
     TORCH_CPP_LOG_LEVEL is set here (DDP would advise against what makes it repeatable). SIGINT and SIGTERM are passed
-    on. The ranks die with this process, whatever ends it. Raises RunFailed with the last lines of the first rank that
-    failed, after ending the others; Interrupted if a signal was passed on and a rank ended with that exit code (130).
+    on. The ranks die with this process, whatever ends it.
+
+    Raises, after ending the others, the FullboreError that ended the first rank that failed, or RunFailed with that
+    rank's last lines; Interrupted if a signal was passed on and a rank ended with that exit code (130).
     """
     with _listening() as (descriptor, port):
         shared = {
@@ -135,15 +146,11 @@ def _wait(ranks: list[_Rank], passed: list[int], on_poll: Callable[[], None] | N
         elif code == RankLost.exit_code:
             lost, patience = lost or rank, time.monotonic() + _GRACE_SECONDS
         elif code:
-            raise _failed(rank)
+            raise rank.failure()
     if lost is not None:
-        raise _failed(lost)
+        raise lost.failure()
     if interrupted:
         raise Interrupted(f"stopped by {signal.Signals(passed[0]).name}")
-
-
-def _failed(rank: _Rank) -> RunFailed:
-    return RunFailed(rank.failure(), hint="what it wrote says why; resume the run once that is put right")
 
 
 def _end(ranks: list[_Rank]) -> None:

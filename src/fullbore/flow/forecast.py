@@ -12,7 +12,7 @@ from typing import Any
 from fullbore.flow.stages import wanted
 from fullbore.perf.measure import history
 from fullbore.perf.model import compute, feed, memory
-from fullbore.perf.model.calibration import Past, calibrate
+from fullbore.perf.model.calibration import Calibration, Past, calibrate
 from fullbore.perf.plan import choose, steps
 from fullbore.record.artifact import Artifact
 from fullbore.spec.hardware import Ceilings
@@ -26,6 +26,7 @@ PREPARING = {"read": "read", "tokenizer": "tokenise", "pack": "pack"}
 _BESIDES = "besides_seconds"
 _BESIDES_SECONDS = 6.0
 """Importing, probing and trial steps, compressing and answering of a small model, before there is a measurement."""
+_TRIALS = "trial_seconds"
 _CHOSEN = "precision"
 """Under this quantity a run keeps its predicted and measured seconds of a step if it chose its precision itself."""
 _ALIKE = 4.0
@@ -44,6 +45,17 @@ class Forecast:
     """Bytes of one rank by part."""
     warning: str | None = None
     """What the user should know before it runs."""
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """What a run goes by."""
+
+    plan: Plan
+    ceilings: Ceilings
+    work: Work
+    trial_seconds: float | None = None
+    """Of a step in the trials of what was chosen, if this session made them."""
 
 
 def costs(section: TrainSection, work: Work, judged: int, step_seconds: float) -> steps.Costs:
@@ -170,9 +182,14 @@ class Finished:
     """Seconds of the run without preparing and training; none if it did not do all of the training itself."""
 
 
-def remember(job: Job, corpus: Artifact, plan: Plan, work: Work, ceilings: Ceilings, found: Finished) -> None:
+def of_trials(job: Job, ceilings: Ceilings, precision: str) -> Calibration:
+    """What the steps of past runs took in training, compared with their trials."""
+    return calibrate(history.load(), ceilings.fingerprint, _TRIALS, model_kind(job), precision)
+
+
+def remember(job: Job, corpus: Artifact, frozen: Frozen, found: Finished) -> None:
     """Keep what was predicted for this run, without correction, beside what was measured, for the next prediction."""
-    section = job.train
+    section, plan, work, ceilings = job.train, frozen.plan, frozen.work, frozen.ceilings
     if section is None:
         return
     step = compute.predict(work, ceilings, plan, optimizer=section.optimizer)["step_seconds"].value
@@ -182,6 +199,7 @@ def remember(job: Job, corpus: Artifact, plan: Plan, work: Work, ceilings: Ceili
         ("step_seconds", kind, plan.precision, step, found.training["step_seconds"]),
         ("memory_bytes", kind, "", memory_bytes, found.training["memory_bytes"]),
         (_BESIDES, _stages_key(job), "", _BESIDES_SECONDS, found.besides),
+        (_TRIALS, kind, plan.precision, frozen.trial_seconds, found.training["step_seconds"]),
     ]
     if any(choice.key == "train.precision" and choice.chosen == "measured" for choice in plan.choices):
         rows.append((_CHOSEN, kind, plan.precision, step, found.training["step_seconds"]))
@@ -191,7 +209,7 @@ def remember(job: Job, corpus: Artifact, plan: Plan, work: Work, ceilings: Ceili
     entries = [
         Past(ceilings.fingerprint, quantity, of, precision, predicted, measured)
         for quantity, of, precision, predicted, measured in rows
-        if measured and math.isfinite(predicted)
+        if measured and predicted and math.isfinite(predicted)
     ]
     with suppress(OSError):
         history.remember(entries)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from fullbore.base.files import write_atomic
@@ -18,6 +18,7 @@ from fullbore.perf.measure import probe, proc
 from fullbore.perf.model import memory
 from fullbore.perf.plan import choose, steps
 from fullbore.record.ledger import State
+from fullbore.record.span import Recorder
 from fullbore.spec.hardware import Ceilings
 from fullbore.spec.plan import Plan, Prediction
 from fullbore.spec.work import Work
@@ -36,14 +37,7 @@ _REPEATED_SECONDS = 1.0
 """A trial that took less is repeated if other processes disturbed it."""
 
 
-@dataclass(frozen=True)
-class Frozen:
-    plan: Plan
-    ceilings: Ceilings
-    work: Work
-
-
-def frozen(session: Session, resuming: bool) -> Frozen:
+def frozen(session: Session, resuming: bool) -> forecast.Frozen:
     """The run's plan: as it was frozen if the run has one, else measured and chosen now, printed and kept."""
     paths = session.run.paths
     with session.stage("plan") as facts:
@@ -53,11 +47,12 @@ def frozen(session: Session, resuming: bool) -> Frozen:
             prepared = materials.load(session.job, paths)
             work = works.work(prepared.model, prepared.task_section, prepared.sizes)
             write_atomic(paths.work, json.dumps(work.to_json()) + "\n")
+            trial_seconds = None
             if resuming and paths.plan.is_file():
                 plan = Plan.from_json(json.loads(paths.plan.read_text()))
                 facts["cached"] = True
             else:
-                plan = _choose(session, prepared, work, ceilings)
+                plan, trial_seconds = _choose(session, prepared, work, ceilings)
                 write_atomic(paths.plan, json.dumps(plan.to_json(), indent=1) + "\n")
                 for choice in plan.choices:
                     session.choose(choice)
@@ -65,7 +60,7 @@ def frozen(session: Session, resuming: bool) -> Frozen:
         predicted = plan.predicted.get("train_seconds")
         expected = f", {format_seconds(predicted.value)} expected" if predicted else ""
         facts["detail"] = f"{plural(plan.steps, 'step')} of {plural(plan.global_batch_size, 'sample')}{expected}"
-    return Frozen(plan, ceilings, work)
+    return forecast.Frozen(plan, ceilings, work, trial_seconds)
 
 
 def limits(prepared: Materials, work: Work, ceilings: Ceilings) -> choose.Limits:
@@ -87,7 +82,8 @@ def limits(prepared: Materials, work: Work, ceilings: Ceilings) -> choose.Limits
     return forecast.informed(prepared.job, section, work, found, ceilings)
 
 
-def _choose(session: Session, prepared: Materials, work: Work, ceilings: Ceilings) -> Plan:
+def _choose(session: Session, prepared: Materials, work: Work, ceilings: Ceilings) -> tuple[Plan, float]:
+    """The plan, and what a step took in the last trial of it."""
     bounds = limits(prepared, work, ceilings)
     section = prepared.train
     draft = choose.plan(section, [], bounds)
@@ -108,7 +104,8 @@ def _choose(session: Session, prepared: Materials, work: Work, ceilings: Ceiling
     again = _timed(session, prepared, draft, min(_FINAL_SECONDS, _TRIAL_SHARE * expected), setting)
     best = min([again, *(t for t in trials if t.setting == setting)], key=lambda trial: trial.seconds)
     trials = [*(t for t in trials if t.setting != setting), best]
-    costs = forecast.costs(section, work, judged, best.seconds)
+    known = forecast.of_trials(session.job, ceilings, setting.precision)
+    costs = replace(forecast.costs(section, work, judged, best.seconds), calibration=known)
     plan = choose.plan(section, trials, bounds, costs)
     seconds = plan.predicted["train_seconds"].value
     if text := steps.warning(section, seconds, costs):
@@ -119,7 +116,7 @@ def _choose(session: Session, prepared: Materials, work: Work, ceilings: Ceiling
         "memory_bytes": forecast.memory_parts(session.job, section, work, plan, ceilings)[1],
         "total_seconds": forecast.total(session.job, [preparing, plan.predicted["train_seconds"]], ceilings),
     }
-    return replace(plan, predicted=predicted)
+    return replace(plan, predicted=predicted), best.seconds
 
 
 def _affordable(setting: choose.Setting, trials: list[choose.Trial], spent: float, expected: float) -> bool:
@@ -139,7 +136,7 @@ def _timed(session: Session, prepared: Materials, draft: Plan, seconds: float, s
         micro_batch_size=setting.micro_batch_size,
         accumulation=setting.accumulation,
     )
-    setup = materials.setup(prepared, tried, session.run.paths, session.recorder, session.progress, lambda: False)
+    setup = materials.setup(prepared, tried, session.run.paths, Recorder(), session.progress, lambda: False)
     neighbours = proc.Neighbours()
     found = trial.step_seconds(
         setup,
@@ -150,4 +147,4 @@ def _timed(session: Session, prepared: Materials, draft: Plan, seconds: float, s
         steps=_TRIAL_STEPS,
         seconds=seconds,
     )
-    return choose.Trial(setting, found.seconds, others=neighbours.cores())
+    return choose.Trial(setting, found.seconds, neighbours.cores())

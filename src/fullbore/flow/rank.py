@@ -11,7 +11,6 @@ import signal
 import sys
 from pathlib import Path
 
-from fullbore.base.errors import FullboreError
 from fullbore.base.paths import RunPaths
 from fullbore.record.ledger import State
 from fullbore.record.progress import no_progress
@@ -19,7 +18,7 @@ from fullbore.record.sink import Sink
 from fullbore.record.span import Recorder
 
 
-def main(folder: Path, resume: bool) -> int:
+def main(folder: Path, resume: bool) -> None:
     paths, rank = RunPaths(folder), int(os.environ["RANK"])
     recorder = Recorder(Sink(paths.events(rank)), rank)
     try:
@@ -31,12 +30,8 @@ def main(folder: Path, resume: bool) -> int:
             job = load(paths.job).job
             plan = Plan.from_json(json.loads(paths.plan.read_text()))
         train_rank(job, plan, paths, recorder, no_progress, _stop_on_signal(), rank=rank, resume=resume)
-    except FullboreError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
     finally:
         recorder.close()
-    return 0
 
 
 class _stop_on_signal:
@@ -55,6 +50,6 @@ class _stop_on_signal:
 
 
 if __name__ == "__main__":
-    code = main(Path(sys.argv[1]), sys.argv[2] == "1")
+    main(Path(sys.argv[1]), sys.argv[2] == "1")
     sys.stderr.flush()
-    os._exit(code)
+    os._exit(0)

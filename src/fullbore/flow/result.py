@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any
 
 from fullbore.base.errors import FullboreError
 from fullbore.flow.limit import limit
 from fullbore.flow.session import Session
+from fullbore.perf.plan.facts import TRAINING
 from fullbore.record import artifact, read
 from fullbore.record.ledger import Ledger
 from fullbore.spec.hardware import Ceilings
@@ -34,7 +36,7 @@ def assemble(
     }
     training, plan = facts.get("training"), facts.get("plan")
     if training is not None and plan is not None:
-        result |= _trained(training, plan, facts["work"], facts["ceilings"], ledger)
+        result |= _trained(session, training, plan, facts["work"], facts["ceilings"], ledger)
         result["metric"] = _metric(session, result["metrics"])
     result |= {key: facts[key] for key in ("baselines", "compression", "completion") if facts.get(key)}
     result |= {"ledger": ledger.to_json(), "busy": dict(ledger.busy)}
@@ -63,25 +65,30 @@ def _metric(session: Session, metrics: dict[str, float]) -> str:
     return name if name in metrics else "loss"
 
 
-def _trained(training: dict[str, Any], plan: Plan, work: Work, ceilings: Ceilings, ledger: Ledger) -> dict[str, Any]:
-    seconds = training["seconds"]
-    rate = training["units"] / seconds if seconds else 0.0
-    steps = training["steps_here"]
+def _trained(
+    session: Session, training: dict[str, Any], plan: Plan, work: Work, ceilings: Ceilings, ledger: Ledger
+) -> dict[str, Any]:
+    """What training reached, over all sessions of the run: rates are of its steps, with what they waited for."""
+    session.recorder.settle()
+    taken = list(read.events(session.run.paths.events(), "step"))
+    seconds = sum(step["seconds"] for step in taken)
+    rate = sum(step["units"] for step in taken) / seconds if seconds else 0.0
+    flops = work.training_flops * sum(step["samples"] for step in taken) / seconds if seconds else 0.0
+    peak = max(ceilings.peak(plan.precision, plan.threads * plan.world_size), flops)
+    spent = sum(ledger.seconds.get(state, 0.0) for state in TRAINING)
     measured = {
-        "step_seconds": training["step_seconds"],
-        "train_seconds": seconds,
+        "step_seconds": median(step["seconds"] for step in taken) if taken else None,
+        "train_seconds": training["seconds"] if training["steps_here"] == training["steps"] else spent,
         "rate": rate,
         "memory_bytes": training["memory_bytes"],
         "total_seconds": ledger.wall,
     }
-    flops = work.training_flops * training["samples"] / seconds if seconds else 0.0
-    peak = max(ceilings.peak(plan.precision, plan.threads * plan.world_size), flops)
     return {
         "loss": training["metrics"].get("loss", training["loss"]),
         "metrics": training["metrics"],
         f"{work.units}_per_second": rate,
         "steps": training["steps"],
-        "steps_in_this_session": steps,
+        "steps_in_this_session": training["steps_here"],
         "mfu": flops / peak,
         "flops_per_second": flops,
         "peak_flops_per_second": peak,
@@ -113,5 +120,5 @@ def _next(name: str, status: str, served: bool) -> list[str]:
 
 def _error(failure: Exception) -> dict[str, Any]:
     if isinstance(failure, FullboreError):
-        return {"kind": type(failure).__name__, "message": failure.message, "hint": failure.hint}
+        return failure.to_json()
     return {"kind": type(failure).__name__, "message": str(failure), "hint": None}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,7 +105,8 @@ def _execute(
             try:
                 _stages(session, seen, facts)
             except OSError as error:
-                failure = RunFailed(f"{error.filename or folder.paths.folder}: {error.strerror}", hint=_hint(folder))
+                where = error.filename or folder.paths.folder
+                failure = RunFailed(f"{where}: {error.strerror or error}", hint=_hint(folder))
             except KeyboardInterrupt as error:
                 failure = Interrupted(str(error) or "interrupted")
             except Exception as error:
@@ -150,7 +151,7 @@ def _stages(session: Session, seen: Seen | None, facts: dict[str, Any]) -> None:
         facts["training"] = train.train(session, frozen.plan, resume=resuming)
         if facts["training"]["stopped"] == "interrupted":
             raise Interrupted("interrupted; the checkpoint is saved")
-        facts["baselines"] = train.baselines(session, frozen.plan)
+        facts["baselines"] = train.baselines(session, facts["training"]["steps"])
         if "compress" in stages:
             facts["compression"] = shrink.shrink(session)
         if "serve" in stages:
@@ -158,7 +159,7 @@ def _stages(session: Session, seen: Seen | None, facts: dict[str, Any]) -> None:
         with session.recorder.state(State.REPORT):
             found = _measured(session, facts["training"], whole=not resuming)
             corpus = artifact.read(session.run.paths.artifact("corpus"), "corpus")
-            forecast.remember(session.job, corpus, frozen.plan, frozen.work, frozen.ceilings, found)
+            forecast.remember(session.job, corpus, frozen, found)
 
 
 def _measured(session: Session, training: dict[str, Any], *, whole: bool) -> forecast.Finished:
@@ -188,7 +189,8 @@ def _finish(
 
         result = assemble(session, facts, status, failure, before + recorder.ledger())
         recorder.event("end", status=status)
-        folder.finish(result)
+        with suppress(OSError) if failure is not None else nullcontext():
+            folder.finish(result)
         if write_report is not None:
             recorder.account()
             recorder.settle()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -23,6 +22,7 @@ from fullbore.flow import materials
 from fullbore.flow.materials import Materials
 from fullbore.flow.session import Session
 from fullbore.models import ngram, tasks, weights
+from fullbore.perf.measure import proc
 from fullbore.record import artifact, read
 from fullbore.record.ledger import State
 from fullbore.record.progress import Progress
@@ -55,8 +55,8 @@ def _summary(paths: RunPaths) -> Path:
 
 
 def _launch(session: Session, plan: Plan, resume: bool) -> None:
-    began = time.time()
     session.recorder.hand_over()
+    began = time.time()
     try:
         local.launch(
             "fullbore.flow.rank",
@@ -79,6 +79,7 @@ def train_rank(
     resume: bool = False,
 ) -> None:
     """Train one rank's part; rank 0 writes the model artifact and `training.json`."""
+    proc.reset_peak_memory()
     with recorder.state(State.START):
         prepared = materials.load(job, paths)
         setup = materials.setup(prepared, plan, paths, recorder, progress, stop, rank=rank, resume=resume)
@@ -118,12 +119,11 @@ def _tested(prepared: Materials, setup: loop.TrainSetup, result: loop.TrainResul
 def _plain(result: loop.TrainResult) -> dict[str, Any]:
     """What is kept of a result beside the model: everything but the network."""
     kept = {field.name: getattr(result, field.name) for field in fields(result) if field.name != "module"}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {**kept, "checkpoint": str(result.checkpoint), "memory_bytes": peak}
+    return {**kept, "checkpoint": str(result.checkpoint), "memory_bytes": proc.peak_memory() or None}
 
 
-def baselines(session: Session, plan: Plan) -> dict[str, float]:
-    """Bits per byte of models counted from the very rows that were trained on, on the same validation rows."""
+def baselines(session: Session, steps: int) -> dict[str, float]:
+    """Bits per byte of models counted from the very rows that `steps` steps trained on, on the same validation rows."""
     task = session.job.task
     if task is None or not task.baselines:
         return {}
@@ -133,7 +133,7 @@ def baselines(session: Session, plan: Plan) -> dict[str, float]:
         per_token = tasks.bytes_per_token(shards.info)
         if prepared.vocabulary is None or per_token is None:
             raise InputError("task.baselines: the data hold no text")
-        positions = np.arange(min(plan.steps * section.global_batch_size, shards.rows("train")))
+        positions = np.arange(min(steps * section.global_batch_size, shards.rows("train")))
         trained = np.asarray(shards.gather("train", Order(section.seed, shards.rows("train")).ids(positions))["tokens"])
         judged = np.asarray(shards.gather("validation", np.arange(shards.rows("validation")))["tokens"])
         judged_bytes = per_token * judged.shape[0] * (judged.shape[1] - 1)

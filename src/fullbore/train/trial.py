@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import statistics
 import time
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import count
-from pathlib import Path
 from typing import Literal
-
-from torch import nn
 
 from fullbore.record.ledger import State
 from fullbore.record.span import Recorder
@@ -33,8 +28,6 @@ class Trial:
     """Of an optimizer step: the median of the faster half, which a burst of other work does not reach."""
     parts: dict[str, float]
     """Mean seconds of a step by ledger state."""
-    memory_bytes: int
-    """The most that network, gradients, optimizer and activations took; an estimate from the process's peak."""
     loss: float
     """Of the last step."""
 
@@ -57,7 +50,6 @@ def step_seconds(
     plan = replace(
         setup.plan, precision=precision, threads=threads, compile=compile, micro_batch_size=micro_batch, world_size=1
     )
-    before = _begin_peak()
     recorder = Recorder()
     taken: list[float] = []
     with numerics.exact(threads), closing(setup.feed()) as feed:
@@ -76,35 +68,6 @@ def step_seconds(
             outcome = step(batch, number)
             taken.append(time.perf_counter() - began)
         spent = recorder.ledger().seconds
-        peak = max(_peak() - before, _held(network))
     counted = sorted(taken[_WARMUP_STEPS:])
     parts = {str(s): (spent.get(s, 0.0) - earlier.get(s, 0.0)) / len(counted) for s in _COUNTED}
-    return Trial(statistics.median(counted[: (len(counted) + 1) // 2]), parts, peak, outcome.loss)
-
-
-def _held(network: nn.Module) -> int:
-    """Weights, gradients and two moments: what is there at the least."""
-    return 4 * sum(p.numel() * p.element_size() for p in network.parameters())
-
-
-def _begin_peak() -> int:
-    """Forget the process's peak memory (Linux: proc(5), clear_refs) and give free memory back; returns bytes in use."""
-    gc.collect()
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
-def _peak() -> int:
-    return _status("VmHWM")
-
-
-def _status(key: str) -> int:
-    """Bytes of a line of /proc/self/status; 0 where there is none."""
-    with suppress(OSError), open("/proc/self/status") as file:
-        for line in file:
-            if line.startswith(key + ":"):
-                return int(line.split()[1]) * 1024
-    return 0
+    return Trial(statistics.median(counted[: (len(counted) + 1) // 2]), parts, outcome.loss)

@@ -70,12 +70,10 @@ def predict(
     calibration: Calibration = UNKNOWN,
     *,
     optimizer: str = "adamw",
-    feed_seconds: float = 0.0,
 ) -> dict[str, Prediction]:
     """`step_seconds`, `train_seconds`, `rate` (units/s), `mfu` and `state.<ledger state>` in seconds of one step.
 
-    `calibration`: from past runs of this kind; its ratio is applied and its error shown. `feed_seconds`: of one core
-    per sample; the feed works beside the steps on the same cores, so that X <= cores / (D_feed + D_step).
+    `calibration`: from past runs of this kind; its ratio is applied and its error shown.
     """
     rate = rates(ceilings, plan)
     fused = any(operation.name == "cross-entropy" for operation in work.operations)
@@ -88,11 +86,8 @@ def predict(
     update = _update_seconds(work, ceilings, plan, rate, optimizer)
     parts = {"forward": forward, "backward": backward, "optimizer": update}
     parts = {state: seconds * calibration.ratio for state, seconds in parts.items()}
-    compute = sum(parts.values())
-    samples = plan.global_batch_size / plan.world_size
-    parts["data wait"] = max(0.0, samples * feed_seconds - compute)
     step = sum(parts.values())
-    flops = work.training_flops * samples
+    flops = work.training_flops * plan.global_batch_size / plan.world_size
     error = calibration.error
     return {
         "step_seconds": Prediction(step, "s", error),

@@ -20,7 +20,7 @@ from typing import Literal
 from fullbore.base.errors import DoesNotFit, UsageError
 from fullbore.base.units import format_bytes, format_seconds, plural
 from fullbore.perf.plan import steps
-from fullbore.perf.plan.steps import Cadence, Costs
+from fullbore.perf.plan.steps import COMPILE_SECONDS, Costs
 from fullbore.spec.plan import Choice, Plan, Prediction
 from fullbore.spec.train import TrainSection
 
@@ -61,8 +61,6 @@ class Trial:
     setting: Setting
     seconds: float
     """Of one optimizer step: the median of the faster half."""
-    memory_bytes: int | None = None
-    """Peak resident bytes seen, if known."""
     others: float = 0.0
     """Cores that other processes used meanwhile."""
 
@@ -95,7 +93,7 @@ class Limits:
 def plan(section: TrainSection, trials: Sequence[Trial], limits: Limits, costs: Costs | None = None) -> Plan:
     """Freeze every decision.
 
-    `costs`: seconds of what interrupts training (evaluation, checkpoints, compiling); none: nothing is known of them.
+    `costs`: seconds of what interrupts training (evaluation, checkpoints); none: nothing is known of them.
     Raises UsageError for a micro-batch that does not divide the global batch, DoesNotFit if no micro-batch fits.
     """
     costs = costs or Costs()
@@ -105,24 +103,19 @@ def plan(section: TrainSection, trials: Sequence[Trial], limits: Limits, costs: 
     micro, micro_choice = _micro_batch(section, alike, limits)
     accumulation = per_rank(section) // micro
     measured = next((t for t in alike if t.setting.micro_batch_size == micro), None)
-    seconds = (measured.seconds if measured else 0.0) + costs.communication_seconds
+    seconds = measured.seconds * costs.calibration.ratio if measured else 0.0
     judged = limits.has_validation
     cadence_of = partial(steps.cadence, section, limits.rows, limits.units_per_row, has_validation=judged)
     times = cadence_of(seconds, costs)
-    compiled, compile_choice = _compile(section, times, seconds, costs)
+    compiled, compile_choice = _compile(section)
     if compiled:
-        seconds *= 1 - costs.compile_gain
-        costs = replace(costs, start_seconds=costs.start_seconds + costs.compile_seconds)
-        times = cadence_of(seconds, costs)
+        times = cadence_of(seconds, replace(costs, start_seconds=costs.start_seconds + COMPILE_SECONDS))
     rate = section.global_batch_size * limits.units_per_row / seconds if seconds else 0.0
     predicted = {
-        "step_seconds": Prediction(seconds, "s", costs.step_error),
-        "train_seconds": Prediction(times.seconds, "s", costs.train_error),
-        "rate": Prediction(rate, f"{limits.units}/s", costs.step_error),
+        "step_seconds": Prediction(seconds, "s", costs.calibration.error),
+        "train_seconds": Prediction(times.seconds, "s", costs.calibration.error),
+        "rate": Prediction(rate, f"{limits.units}/s", costs.calibration.error),
     }
-    memory = measured.memory_bytes if measured and measured.memory_bytes else limits.memory_of(micro)
-    if memory:
-        predicted["memory_bytes"] = Prediction(float(memory), "B", costs.memory_error)
     return Plan(
         world_size=section.world_size,
         global_batch_size=section.global_batch_size,
@@ -298,12 +291,7 @@ def _micro_batch(section: TrainSection, trials: Sequence[Trial], limits: Limits)
         size = _set_micro_batch(section, section.micro_batch_size)
         return size, Choice(key, str(size), "set by the job", "set")
     fitting = _fitting(section, limits)
-    room = _MEMORY_SHARE * limits.memory_available / section.world_size
-    usable = {
-        t.setting.micro_batch_size: t.seconds
-        for t in trials
-        if t.setting.micro_batch_size in fitting and (t.memory_bytes is None or t.memory_bytes <= room)
-    }
+    usable = {t.setting.micro_batch_size: t.seconds for t in trials if t.setting.micro_batch_size in fitting}
     best = min(usable.values(), default=0.0)
     size = min((s for s, seconds in usable.items() if seconds <= best * _BETTER), default=None) or _first_micro_batch(
         section, limits
@@ -317,17 +305,9 @@ def _micro_batch(section: TrainSection, trials: Sequence[Trial], limits: Limits)
     return size, Choice(key, str(size), f"{step}: {format_seconds(usable[size])}{others}", "measured", instead)
 
 
-def _compile(section: TrainSection, times: Cadence, seconds: float, costs: Costs) -> tuple[bool, Choice]:
+def _compile(section: TrainSection) -> tuple[bool, Choice]:
     key = "train.compile"
     if section.compile != "auto":
         return section.compile, Choice(key, str(section.compile).lower(), "set by the job", "set")
-    gain = times.steps * seconds * costs.compile_gain
-    cost = format_seconds(costs.compile_seconds)
-    if not gain:
-        told = f"it takes about {cost}, and nothing is known of a gain"
-        return False, Choice(key, "false", told, "estimated", "true")
-    if gain > costs.compile_seconds:
-        told = f"saves about {format_seconds(gain)} for {cost} of compiling"
-        return True, Choice(key, "true", told, "estimated", "false")
-    told = f"it takes about {cost} and would save {format_seconds(gain)} in {plural(times.steps, 'step')}"
+    told = f"it takes about {format_seconds(COMPILE_SECONDS)}, and its gain was not measured"
     return False, Choice(key, "false", told, "estimated", "true")

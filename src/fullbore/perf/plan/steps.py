@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fullbore.base.units import format_seconds, format_share, plural
+from fullbore.perf.model.calibration import UNKNOWN, Calibration
 from fullbore.spec.plan import Choice
 from fullbore.spec.train import TrainSection
 
@@ -30,7 +31,7 @@ _BETWEEN_FAILURES = 3600.0
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of what interrupts training, measured or estimated; errors are relative; none: not known."""
+    """Seconds of what interrupts training, measured or estimated."""
 
     evaluate_seconds: float = 0.0
     """One evaluation during training."""
@@ -38,16 +39,10 @@ class Costs:
     """What follows the last step: the evaluation of all validation samples."""
     checkpoint_seconds: float = 0.0
     """The time that one checkpoint holds up the steps."""
-    compile_seconds: float = COMPILE_SECONDS
     start_seconds: float = 0.0
     """What the budget pays once, before the steps."""
-    compile_gain: float = 0.0
-    """Share of a step's time that compiling is expected to save."""
-    communication_seconds: float = 0.0
-    """Exposed communication of one step, if the trials ran without the other ranks."""
-    step_error: float | None = None
-    train_error: float | None = None
-    memory_error: float | None = None
+    calibration: Calibration = UNKNOWN
+    """What past trials say of the steps that followed them."""
 
 
 @dataclass(frozen=True)
