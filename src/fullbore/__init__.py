@@ -4,39 +4,81 @@
     run = fullbore.run("recipes/python-lm.toml", overrides={"train.budget": "60s"})
     print(run.ledger.table(), run.model.generate("def "))
 
-What is named here is imported when it is first used.
+Every verb of the command line is a function here. What is named is imported when it is first used.
 """
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fullbore.base.version import VERSION as __version__
     from fullbore.data.feed import Feed
-    from fullbore.flow.door import Model, Run, check, explain, resume, run
+    from fullbore.door import (
+        Model,
+        Run,
+        check,
+        compress,
+        doctor,
+        explain,
+        init,
+        inspect,
+        pack,
+        report,
+        resume,
+        run,
+        runs,
+        schema,
+        serve,
+    )
     from fullbore.spec.job import Job
 
-__all__ = ["Feed", "Job", "Model", "Run", "__version__", "check", "explain", "resume", "run"]
+__all__ = [
+    "Feed",
+    "Job",
+    "Model",
+    "Run",
+    "__version__",
+    "check",
+    "compress",
+    "doctor",
+    "explain",
+    "init",
+    "inspect",
+    "pack",
+    "report",
+    "resume",
+    "run",
+    "runs",
+    "schema",
+    "serve",
+]
 
-_PLACES = {
+_ELSEWHERE = {
     "Feed": ("fullbore.data.feed", "Feed"),
     "Job": ("fullbore.spec.job", "Job"),
-    "Model": ("fullbore.flow.door", "Model"),
-    "Run": ("fullbore.flow.door", "Run"),
     "__version__": ("fullbore.base.version", "VERSION"),
-    "check": ("fullbore.flow.door", "check"),
-    "explain": ("fullbore.flow.door", "explain"),
-    "resume": ("fullbore.flow.door", "resume"),
-    "run": ("fullbore.flow.door", "run"),
 }
 
 
+class _Package(ModuleType):
+    """Python puts a room into the package when it is imported; `compress` and `serve` stay the verbs of these names."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in __all__ or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name not in __all__:
         raise AttributeError(f"module 'fullbore' has no attribute {name!r}")
-    module, attribute = _PLACES[name]
+    module, attribute = _ELSEWHERE.get(name, ("fullbore.door", name))
     return getattr(import_module(module), attribute)
 
 

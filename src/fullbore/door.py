@@ -1,21 +1,54 @@
-"""The Python door: what the command line does, as functions, and a run as an object."""
+"""The Python door: what each verb of the command line does, as a function, and a run as an object.
+
+The verbs call these functions and print what they return.
+"""
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fullbore.base.errors import InputError
+from fullbore.flow import runs
 from fullbore.record.ledger import Ledger
 from fullbore.record.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from fullbore.models.weights import LoadedModel
     from fullbore.spec.job import Job
+    from fullbore.spec.load import LoadedJob
+
+__all__ = [
+    "Model",
+    "Run",
+    "check",
+    "compress",
+    "doctor",
+    "explain",
+    "init",
+    "inspect",
+    "pack",
+    "report",
+    "resume",
+    "run",
+    "runs",
+    "schema",
+    "serve",
+]
+
+Overrides = Mapping[str, Any]
+"""What `--set` takes, by key: {"train.budget": "60s"}."""
+
+
+def to_stderr(text: str) -> None:
+    """A line to stderr: where notes go unless the caller hands in a `notify`."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 @dataclass(frozen=True)
@@ -99,44 +132,166 @@ class Run:
 
         return Model(weights.load(model_folder(str(self.folder))))
 
+    def report(self, output: Path | None = None) -> Path:
+        """Write its report to `output` (none: `report.html` in its folder) and return where it is. Raises OSError."""
+        from fullbore.record.run import find
+        from fullbore.ui.report import write
+
+        return write(find(str(self.folder)), output)
+
 
 def run(
     target: str | Path | Job,
-    overrides: Mapping[str, Any] | None = None,
+    overrides: Overrides | None = None,
     *,
     name: str | None = None,
     progress: Progress = no_progress,
+    notify: Callable[[str], None] = to_stderr,
+    began: float | None = None,
 ) -> Run:
-    """Run a job: a TOML path, `module:function`, or a Job. `overrides` are what `--set` takes: {"train.budget": "60s"}.
+    """Run a job: a TOML path, `module:function`, or a Job. Its folder gets a report too.
 
-    Its ledger begins with this call. Raises what the job raises (FullboreError).
+    `notify` is told each automatic choice with its reason, and how each stage went. The ledger begins at `began`
+    (seconds since the epoch; none means with this call). Raises what the job raises (FullboreError).
     """
-    began = time.time()
+    started = time.time() if began is None else began
+    from fullbore.base.paths import runs_root
     from fullbore.flow.run import run as execute
     from fullbore.spec.load import load
+    from fullbore.ui.report import write
 
-    result = execute(load(target, overrides), name=name, progress=progress, began=began)
-    return Run.find(result["run"])
+    job = load(target, overrides)
+    result = execute(job, name=name, progress=progress, notify=notify, write_report=write, began=started)
+    return Run(result["run"], runs_root() / result["run"], result)
 
 
-def resume(name: str = "last", *, progress: Progress = no_progress) -> Run:
-    """Go on with a run that was stopped, killed or failed. Raises UsageError if it is finished."""
-    began = time.time()
+def resume(
+    name: str = "last",
+    *,
+    progress: Progress = no_progress,
+    notify: Callable[[str], None] = to_stderr,
+    began: float | None = None,
+) -> Run:
+    """Go on with a run that was stopped, killed or failed, as `run` does. Raises UsageError if it is finished."""
+    started = time.time() if began is None else began
     from fullbore.flow.run import resume as execute
+    from fullbore.ui.report import write
 
-    return Run.find(execute(name, progress=progress, began=began)["run"])
+    found = Run.find(name)
+    result = execute(str(found.folder), progress=progress, notify=notify, write_report=write, began=started)
+    return replace(found, result=result)
 
 
-def check(target: str | Path | Job, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What a job would do here: choices, predicted duration, rate and memory. Raises DoesNotFit."""
+def check(target: str | Path | Job, overrides: Overrides | None = None, *, resolved: bool = False) -> dict[str, Any]:
+    """What a job would do here: choices, predicted duration, rate and memory (schema 1). Raises DoesNotFit.
+
+    `resolved` adds every setting with its value as TOML and its origin.
+    """
     from fullbore.flow.check import check as predict
     from fullbore.spec.load import load
 
-    return predict(load(target, overrides))
+    job = load(target, overrides)
+    answer = predict(job)
+    return {**answer, "resolved": _settings(job)} if resolved else answer
+
+
+def _settings(loaded: LoadedJob) -> dict[str, dict[str, str]]:
+    """Dotted key → value as TOML, and where it was written."""
+    from fullbore.spec.write import toml_value
+
+    def value(key: str) -> Any:
+        section, _, name = key.partition(".")
+        held = getattr(loaded.job, section)
+        return getattr(held, name) if name else held
+
+    return {
+        key: {"value": toml_value(value(key)) if value(key) is not None else "–", "origin": origin}
+        for key, origin in loaded.origins.items()
+    }
 
 
 def explain(name: str = "last") -> dict[str, Any]:
-    """Where a run's time went, what limited it and what to change."""
+    """Where a run's time went, what limited it and what to change (schema 1)."""
     from fullbore.flow.explain import explain as answer
 
     return answer(name)
+
+
+def report(name: str = "last", output: Path | None = None) -> dict[str, Any]:
+    """Write a run's report, one HTML file that opens offline; {"run", "report": its path} (schema 1)."""
+    found = Run.find(name)
+    return {"schema": 1, "run": found.name, "report": str(found.report(output))}
+
+
+def pack(
+    source: str | Path, out: str | Path, overrides: Overrides | None = None, *, progress: Progress = no_progress
+) -> dict[str, Any]:
+    """Read, clean, split and pack `source` into shards at `out`, without a run (schema 1).
+
+    Overrides are `data.*` settings. Raises UsageError if something else lies at `out`, InputError for bad data.
+    """
+    from fullbore.flow.pack import pack as execute
+
+    return execute(str(source), str(out), overrides or {}, progress=progress)
+
+
+def inspect(target: str | Path = "last", *, verify: bool = False) -> dict[str, Any]:
+    """What an artifact's folder or a run holds (schema 1). `verify` reads every byte; raises CorruptError."""
+    from fullbore.flow.inspect import inspect as answer
+
+    return answer(str(target), verify=verify)
+
+
+def compress(
+    name: str = "last",
+    out: str | Path | None = None,
+    overrides: Overrides | None = None,
+    *,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Make a run's trained model smaller or faster within its quality limit (schema 1).
+
+    It goes to `out`, or else into the run, whose result and report then say so. Overrides are `compress.*` settings.
+    Raises GateFailed if no variant qualifies, UsageError while the run is running.
+    """
+    from fullbore.flow.compress import compress as execute
+    from fullbore.ui.report import write
+
+    place = None if out is None else str(out)
+    return execute(name, place, overrides or {}, progress=progress, write_report=write)
+
+
+def serve(
+    target: str | Path = "last",
+    overrides: Overrides | None = None,
+    *,
+    ready: Callable[[dict[str, Any]], None] | None = None,
+) -> None:
+    """Serve a run's model, or a model folder, over HTTP until SIGTERM or SIGINT. Overrides are `serve.*` settings.
+
+    `ready` is told once requests are accepted: {"target", "url", "models"} (schema 1); none means a line to stderr.
+    """
+    from fullbore.flow.serve import serve as execute
+
+    execute(str(target), overrides or {}, ready=ready or (lambda answer: to_stderr(f"Serving at {answer['url']}")))
+
+
+def doctor(*, refresh: bool = False) -> dict[str, Any]:
+    """This machine, what it was measured to reach (`refresh` measures again) and what it lacks (schema 1)."""
+    from fullbore.flow.doctor import doctor as answer
+
+    return answer(refresh=refresh)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of job files, for editors: {"job"} (schema 1)."""
+    from fullbore.spec.schema import schema as made
+
+    return {"schema": 1, "job": made()}
+
+
+def init(kind: str, path: str | Path | None = None, data: str | None = None) -> dict[str, Any]:
+    """Write a commented job to start from: {"path", "kind", "next"} (schema 1). Raises UsageError; never overwrites."""
+    from fullbore.flow.init import init as write
+
+    return write(kind, None if path is None else Path(path), data)

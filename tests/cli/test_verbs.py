@@ -127,7 +127,7 @@ def test_job_mistakes_come_all_at_once_one_a_line(tmp_path: Path) -> None:
 
 
 def test_init_writes_jobs_that_load_and_never_overwrites(tmp_path: Path) -> None:
-    from fullbore.cli.verbs.init import KINDS
+    from fullbore.flow.init import KINDS
     from fullbore.spec.load import load
 
     for kind in KINDS:

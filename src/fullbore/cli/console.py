@@ -34,12 +34,23 @@ def _to_stderr(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def _kept(trace: str) -> str:
+    """Where a traceback is, now that it is written to a file; said so if there is no room for one."""
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="fullbore-", suffix=".log", delete=False) as file:
+            file.write(trace)
+    except OSError as error:
+        return f"its traceback could not be kept ({error.strerror}), -vv prints it"
+    return f"its traceback is in {file.name}"
+
+
 class Console:
     """One per process. `configure` is called by the verb once its options are read."""
 
     def __init__(self) -> None:
         self.json = False
         self.verbosity = 0
+        self._answered = False
         self._above: Callable[[str], None] | None = None
         """Prints a line where progress is shown: above the live region, after the lines that are due."""
 
@@ -62,6 +73,7 @@ class Console:
     def answer(self, result: Mapping[str, Any], show: Show) -> None:
         """What a verb was asked for, to stdout: one JSON object, or as `show` draws it for people."""
         whole = {"schema": SCHEMA, **result}
+        self._answered = True
         if self.json:
             print(json_module.dumps(whole, ensure_ascii=False, default=str))
         else:
@@ -96,6 +108,8 @@ class Console:
             self._complain([str(problem) for problem in error.problems], error.hint)
         else:
             self._complain([f"error: {error.message}"], error.hint)
+        if self.verbosity >= 2:
+            traceback.print_exception(error)
         status = "interrupted" if isinstance(error, Interrupted) else "failed"
         self._fail(status, type(error).__name__, error.message, error.hint, error.result)
         return error.exit_code
@@ -109,14 +123,12 @@ class Console:
     def crashed(self, error: BaseException) -> int:
         """A mistake of ours: one line, and the whole story in a file."""
         trace = "".join(traceback.format_exception(error))
-        with tempfile.NamedTemporaryFile("w", prefix="fullbore-", suffix=".log", delete=False) as file:
-            file.write(trace)
-        message = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        hint = f"this is a fault of fullbore; its traceback is in {file.name}"
-        self._complain([f"error: {message}"], hint)
+        kind, message = type(error).__name__, " ".join(str(error).split())[:200]
+        hint = f"this is a fault of fullbore; {_kept(trace)}"
+        self._complain([f"error: {kind}: {message}"], hint)
         if self.verbosity >= 2:
             print(trace, file=sys.stderr)
-        self._fail("failed", type(error).__name__, message, hint)
+        self._fail("failed", kind, message, hint)
         return 1
 
     def _complain(self, lines: list[str], hint: str | None) -> None:
@@ -131,8 +143,11 @@ class Console:
     def _fail(
         self, status: str, kind: str, message: str, hint: str | None, result: Mapping[str, Any] | None = None
     ) -> None:
-        """One JSON object: the whole `result` of the run that the error ended, or the error alone."""
-        if self.json:
+        """One JSON object: the whole `result` of the run that the error ended, or the error alone.
+
+        None where the verb had answered before: there is one object on stdout.
+        """
+        if self.json and not self._answered:
             error = {"kind": kind, "message": message, "hint": hint}
             whole = {"schema": SCHEMA, **(result or {}), "status": status, "error": error}
             print(json_module.dumps(whole, ensure_ascii=False, default=str), flush=True)

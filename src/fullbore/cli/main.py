@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from typer.exceptions import Abort, TyperException
 
 from fullbore.base.errors import FullboreError, Interrupted
+from fullbore.base.refusals import refusal
 from fullbore.cli.console import console
 
 VERBS = {
@@ -132,6 +133,9 @@ def execute(arguments: Sequence[str]) -> int:
         return console.failed(Interrupted("interrupted"))
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
+    except OSError as error:
+        refused = refusal(error)
+        return console.crashed(error) if refused is None else console.failed(refused)
     except Exception as error:
         return console.crashed(error)
 

@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from fullbore.base.errors import UsageError
 from fullbore.data import prepare
+from fullbore.flow.place import place
 from fullbore.flow.prepare import corpus_summary
-from fullbore.record import artifact
 from fullbore.record.progress import Progress, no_progress
 from fullbore.record.span import Recorder
 from fullbore.spec.data import DataSection
 from fullbore.spec.load import load_section
 
 
-def pack(source: str, out: str, overrides: Mapping[str, str], *, progress: Progress = no_progress) -> dict[str, Any]:
+def pack(source: str, out: str, overrides: Mapping[str, Any], *, progress: Progress = no_progress) -> dict[str, Any]:
     """Read `source`, clean, deduplicate, split, and write Arrow IPC shards with a manifest to `out` (schema 1).
 
     Overrides are `data.*` settings. Raises UsageError if something else lies at `out`, InputError for bad data.
     """
-    target = Path(out)
-    if (
-        target.exists()
-        and not (target / artifact.MANIFEST).is_file()
-        and (not target.is_dir() or any(target.iterdir()))
-    ):
-        raise UsageError(f"{out} exists and was not written by fullbore", hint="give a new folder")
     section = load_section("data", {"source": source}, overrides)
     assert isinstance(section, DataSection)
     recorder = Recorder()
-    made = prepare.prepare(section, None, target.absolute(), recorder=recorder, progress=progress)
+    made = prepare.prepare(section, None, place(out), recorder=recorder, progress=progress)
     ledger = recorder.ledger()
     return {
         "schema": 1,
@@ -44,6 +35,7 @@ def pack(source: str, out: str, overrides: Mapping[str, str], *, progress: Progr
         "read": made.info["read"],
         "kept": made.info["kept"],
         "duplicates": made.info["duplicates"],
+        "conflicting": made.info["conflicting"],
         "quarantined": made.info["quarantined"],
         "quarantined_count": made.info["quarantined_count"],
         "seconds": ledger.wall,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from fullbore.base.errors import InputError
 from fullbore.record import read
-from fullbore.record.run import RunFolder, find, list_runs
+from fullbore.record.run import RunFolder, find, folders
 
 _NOISE = 0.05
 """What runs of one job differ by in their times, where others work on the same machine."""
@@ -15,8 +15,14 @@ _SMALL = 0.01
 
 
 def ls() -> dict[str, Any]:
-    """Every run, oldest first, with how it ended (schema 1)."""
-    return {"schema": 1, "runs": [_line(run) for run in list_runs()]}
+    """Every run, oldest first, with how it ended; `unreadable`: what is wrong with a folder, by its name (schema 1)."""
+    lines, unreadable = [], {}
+    for run in folders():
+        try:
+            lines.append(_line(run))
+        except InputError as error:
+            unreadable[run.name] = error.message
+    return {"schema": 1, "runs": sorted(lines, key=lambda line: line["created"]), "unreadable": unreadable}
 
 
 def show(name: str) -> dict[str, Any]:
@@ -49,9 +55,9 @@ def _line(run: RunFolder) -> dict[str, Any]:
     result = run.result() or {}
     return {
         "run": run.name,
-        "job": tomllib.loads(run.paths.job.read_text()).get("name"),
+        "job": run.job().get("name"),
         "status": run.status(),
-        "created": run.environment()["created"],
+        "created": run.created(),
         "seconds": result.get("seconds"),
         "metric": result.get("metric"),
         "metrics": result.get("metrics", {}),
@@ -67,7 +73,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _settings(run: RunFolder) -> dict[str, Any]:
-    return _flat(tomllib.loads(run.paths.job.read_text()))
+    return _flat(run.job())
 
 
 def _states(run: RunFolder) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fullbore.base.colours import DARK, LIGHT
 from fullbore.base.files import write_atomic
+from fullbore.base.refusals import about
 from fullbore.record.run import RunFolder
 from fullbore.ui.markup import colour, said
 from fullbore.ui.panels import course, evidence, outcome
@@ -36,10 +37,12 @@ PANELS: tuple[tuple[str, str, str, Callable[[View], str]], ...] = (
 def write(run: RunFolder, output: Path | None = None) -> Path:
     """Write the run's report to `output` (none: `report.html` in the run folder) and return where it is.
 
-    Any run folder will do: done, failed, killed, running, of any length. Raises InputError if it is not one.
+    Any run folder will do: done, failed, killed, running, of any length. Raises InputError if it is not one, OSError
+    if `output` cannot be written.
     """
-    target = output or run.paths.report
-    write_atomic(target, page(view(run)))
+    target, drawn = output or run.paths.report, page(view(run))
+    with about(target):
+        write_atomic(target, drawn)
     return target
 
 

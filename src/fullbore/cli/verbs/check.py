@@ -30,25 +30,6 @@ def check(
     resolved: Annotated[bool, typer.Option("--resolved", help="Also every setting, its value and its origin.")] = False,
 ) -> dict[str, Any]:
     """Predict time, memory and what will limit a job, before it runs. Exits with 3 if it will not fit."""
-    from fullbore.spec.load import load
+    from fullbore import door
 
-    loaded = load(job, overrides(set_))
-    from fullbore.flow.check import check as predict
-
-    answer = predict(loaded)
-    return {**answer, "resolved": settings(loaded)} if resolved else answer
-
-
-def settings(loaded: Any) -> dict[str, dict[str, str]]:
-    """Dotted key → value as TOML, and where it was written."""
-    from fullbore.spec.write import toml_value
-
-    def value(key: str) -> Any:
-        section, _, name = key.partition(".")
-        held = getattr(loaded.job, section)
-        return getattr(held, name) if name else held
-
-    return {
-        key: {"value": toml_value(value(key)) if value(key) is not None else "–", "origin": origin}
-        for key, origin in loaded.origins.items()
-    }
+    return door.check(job, overrides(set_), resolved=resolved)

@@ -31,7 +31,7 @@ def compress(
     set_: Set = None,
 ) -> dict[str, Any]:
     """Make a trained model smaller or faster within its quality limit. Settings are those of [compress]."""
-    from fullbore.flow.compress import compress as execute
+    from fullbore import door
 
     with console.progress() as progress:
-        return execute(run, out, overrides(set_), progress=progress)
+        return door.compress(run, out, overrides(set_), progress=progress)

@@ -60,6 +60,6 @@ def doctor(
     refresh: Annotated[bool, typer.Option("--refresh", help="Measure again.")] = False,
 ) -> dict[str, Any]:
     """Show what this machine is, what it reaches and what it lacks."""
-    from fullbore.flow.doctor import doctor as answer
+    from fullbore import door
 
-    return answer(refresh=refresh)
+    return door.doctor(refresh=refresh)

@@ -31,6 +31,6 @@ def show(answer: dict[str, Any], ink: Ink) -> Iterator[str]:
 @verb(show)
 def explain(run: RunName = "last") -> dict[str, Any]:
     """Say where a run's time went, what limited it and what to change, whatever ended the run."""
-    from fullbore.flow.explain import explain as answer
+    from fullbore import door
 
-    return answer(run)
+    return door.explain(run)

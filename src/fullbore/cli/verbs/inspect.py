@@ -33,6 +33,6 @@ def inspect(
     verify: Annotated[bool, typer.Option("--verify", help="Read every byte and compare the checksums.")] = False,
 ) -> dict[str, Any]:
     """Show what an artifact or a run holds: kinds, sizes, checksums, parents."""
-    from fullbore.flow.inspect import inspect as answer
+    from fullbore import door
 
-    return answer(target, verify=verify)
+    return door.inspect(target, verify=verify)

@@ -35,7 +35,7 @@ def pack(
     set_: Set = None,
 ) -> dict[str, Any]:
     """Read, clean, split and pack data into shards, without a run. Settings are those of [data]."""
-    from fullbore.flow.pack import pack as execute
+    from fullbore import door
 
     with console.progress() as progress:
-        return execute(source, out, overrides(set_), progress=progress)
+        return door.pack(source, out, overrides(set_), progress=progress)

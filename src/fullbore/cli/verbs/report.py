@@ -27,8 +27,6 @@ def report(
     ] = None,
 ) -> dict[str, Any]:
     """Write a run's report: one HTML file that opens offline."""
-    from fullbore.record.run import find
-    from fullbore.ui.report import write
+    from fullbore import door
 
-    folder = find(run)
-    return {"run": folder.name, "report": str(write(folder, output))}
+    return door.report(run, output)

@@ -11,6 +11,7 @@ from fullbore.cli import draw
 from fullbore.cli.arguments import RunName, verb
 from fullbore.cli.console import console
 from fullbore.cli.ink import Ink
+from fullbore.record.span import exec_time
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -23,8 +24,7 @@ def show(answer: dict[str, Any], ink: Ink) -> Iterator[str]:
 @verb(show)
 def resume(run: RunName) -> dict[str, Any]:
     """Go on with a run that was stopped, killed or failed, under its own job and plan."""
-    with console.progress() as progress:
-        from fullbore.flow.run import resume as execute
-        from fullbore.ui.report import write
+    from fullbore import door
 
-        return execute(run, progress=progress, notify=console.note, write_report=write)
+    with console.progress() as progress:
+        return dict(door.resume(run, progress=progress, notify=console.note, began=exec_time()).result)

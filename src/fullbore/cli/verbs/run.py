@@ -11,6 +11,7 @@ from fullbore.cli import draw
 from fullbore.cli.arguments import JobTarget, Set, overrides, verb
 from fullbore.cli.console import console
 from fullbore.cli.ink import Ink
+from fullbore.record.span import exec_time
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -29,11 +30,9 @@ def run(
     ] = None,
 ) -> dict[str, Any]:
     """Take a job from raw data to a served model. Ctrl-C saves a checkpoint; `fullbore resume` goes on from it."""
-    from fullbore.spec.load import load
+    from fullbore import door
 
-    loaded = load(job, overrides(set_))
+    settings = overrides(set_)
     with console.progress() as progress:
-        from fullbore.flow.run import run as execute
-        from fullbore.ui.report import write
-
-        return execute(loaded, name=name, progress=progress, notify=console.note, write_report=write)
+        ran = door.run(job, settings, name=name, progress=progress, notify=console.note, began=exec_time())
+    return dict(ran.result)

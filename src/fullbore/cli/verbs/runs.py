@@ -30,7 +30,9 @@ def runs() -> None:
     """List runs, show one, compare two. `fullbore runs` alone lists them."""
 
 
-def show_list(answer: dict[str, Any], _: Ink) -> Iterator[str]:
+def show_list(answer: dict[str, Any], ink: Ink) -> Iterator[str]:
+    for name, problem in answer["unreadable"].items():
+        yield f"{ink.bad('unreadable:')} {name} ({problem})"
     rows = [
         [
             entry["run"],
@@ -54,9 +56,9 @@ def show_list(answer: dict[str, Any], _: Ink) -> Iterator[str]:
 @verb(show_list)
 def list_runs() -> dict[str, Any]:
     """List all runs, the newest last."""
-    from fullbore.flow.runs import ls
+    from fullbore import door
 
-    return ls()
+    return door.runs.ls()
 
 
 def show_one(answer: dict[str, Any], ink: Ink) -> Iterator[str]:
@@ -67,9 +69,9 @@ def show_one(answer: dict[str, Any], ink: Ink) -> Iterator[str]:
 @verb(show_one)
 def show(run: RunName = "last") -> dict[str, Any]:
     """Show what came out of a run."""
-    from fullbore.flow.runs import show as read
+    from fullbore import door
 
-    return read(run)
+    return door.runs.show(run)
 
 
 @app.command("diff")
@@ -79,6 +81,6 @@ def diff(
     second: Annotated[str, typer.Argument(metavar="B", help="The run to compare it with.")],
 ) -> dict[str, Any]:
     """Compare the settings, speed, quality and ledgers of two runs."""
-    from fullbore.flow.runs import diff as differences
+    from fullbore import door
 
-    return differences(first, second)
+    return door.runs.diff(first, second)

@@ -21,6 +21,6 @@ def show(answer: dict[str, Any], _: Ink) -> list[str]:
 @verb(show)
 def schema() -> dict[str, Any]:
     """Print the JSON Schema of job files, for editors."""
-    from fullbore.spec.schema import schema as made
+    from fullbore import door
 
-    return {"job": made()}
+    return door.schema()

@@ -29,6 +29,6 @@ def serve(
     set_: Set = None,
 ) -> None:
     """Serve a model over HTTP, on loopback. Settings are those of [serve]."""
-    from fullbore.flow.serve import serve as execute
+    from fullbore import door
 
-    execute(target, overrides(set_), ready=lambda answer: console.answer(answer, show))
+    door.serve(target, overrides(set_), ready=lambda answer: console.answer(answer, show))
