@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,9 @@ from pathlib import Path
 from fullbore.base.errors import RunFailed
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+_DRAFT = re.compile(r"\.(.+)\.([0-9]+)(\.old)?\.tmp", re.DOTALL)
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 def sync_directory(folder: Path) -> None:
@@ -48,10 +52,11 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 @contextmanager
-def folder_atomic(path: Path) -> Iterator[Path]:
+def folder_atomic(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """Fill a folder beside `path` and, if the block succeeds, make it durable and move it to `path`.
 
-    An older folder at `path` is replaced; if the block raises, the draft is removed and `path` is as before.
+    An older folder at `path` is replaced, or, without `replace`, kept: FileExistsError. If the block raises, the draft
+    is removed and `path` is as before.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -63,34 +68,63 @@ def folder_atomic(path: Path) -> Iterator[Path]:
             for name in names:
                 sync_file(Path(root, name))
             sync_directory(Path(root))
-        if path.exists():
-            old = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
-            os.replace(path, old)
-            os.replace(draft, path)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.replace(draft, path)
+        _move(draft, path, replace)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
     sync_directory(path.parent)
 
 
-def remove_drafts(folder: Path) -> None:
-    """Remove what interrupted `folder_atomic` and `write_atomic` calls of dead processes left in `folder`."""
+def _move(draft: Path, path: Path, replace: bool) -> None:
+    """Put `draft` at `path`; where the system can swap names, one whole folder is there wherever a kill falls."""
+    try:
+        os.replace(draft, path)
+        return
+    except OSError as error:
+        if error.errno not in _TAKEN:
+            raise
+        if not replace:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+    if _exchange(draft, path):
+        _remove(draft)
+        return
+    old = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
+    os.replace(path, old)
+    os.replace(draft, path)
+    _remove(old)
+
+
+def _exchange(one: Path, two: Path) -> bool:
+    """Swap two names in one step; False where the system cannot (Linux: renameat2(2))."""
+    import ctypes
+
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):
+        return False
+    return bool(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(two), _RENAME_EXCHANGE) == 0)
+
+
+def _remove(entry: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry, ignore_errors=True)
+    else:
+        entry.unlink(missing_ok=True)
+
+
+def remove_drafts(folder: Path, name: str | None = None) -> None:
+    """Remove what interrupted `folder_atomic` and `write_atomic` calls of dead processes left in `folder`.
+
+    `name`: only what they left of this file or folder, where others keep their own things beside it.
+    """
     if not folder.is_dir():
         return
     for entry in folder.iterdir():
-        parts = entry.name.split(".")
-        if not (entry.name.startswith(".") and entry.name.endswith(".tmp")):
+        match = _DRAFT.fullmatch(entry.name)
+        if match is None or name not in (None, match[1]):
             continue
-        owner = next((int(part) for part in reversed(parts) if part.isdigit()), None)
-        if owner is not None and owner != os.getpid() and Path(f"/proc/{owner}").exists():
-            continue
-        if entry.is_dir():
-            shutil.rmtree(entry, ignore_errors=True)
-        else:
-            entry.unlink(missing_ok=True)
+        if int(match[2]) == os.getpid() or not Path(f"/proc/{match[2]}").exists():
+            _remove(entry)
 
 
 def link_tree(source: Path, target: Path) -> None:

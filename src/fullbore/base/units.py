@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from decimal import Decimal
@@ -23,6 +24,7 @@ _BUDGET_UNITS = {
     "sample": "samples", "samples": "samples", "epoch": "epochs", "epochs": "epochs",
 }  # fmt: skip
 _NUMBER = re.compile(r"\s*([0-9][0-9_]*\.?[0-9]*(?:e[+-]?[0-9]+)?)\s*([a-zA-Z%]*)\s*", re.IGNORECASE)
+_ROUNDS_UP = 0.9995  # of the next unit: what three figures cannot tell from it
 
 BudgetUnit = Literal["seconds", "steps", "tokens", "samples", "epochs"]
 
@@ -40,9 +42,9 @@ def parse_bytes(text: str | int) -> int:
         return text
     expected = 'a size such as "64MiB" or "2GB"'
     number, unit = _split(text, expected)
-    if unit not in _BYTES:
+    if unit not in _BYTES or not math.isfinite(number * _BYTES[unit]):
         raise ValueError(f"found {text!r}, expected {expected}")
-    return int(number * _BYTES[unit])
+    return round(number * _BYTES[unit])
 
 
 def parse_seconds(text: str | float) -> float:
@@ -59,6 +61,8 @@ def parse_seconds(text: str | float) -> float:
         if unit not in _SECONDS:
             raise ValueError(f"found {text!r}, expected {expected}")
         total += number * _SECONDS[unit]
+    if not math.isfinite(total):
+        raise ValueError(f"found {text!r}, expected {expected}")
     return total
 
 
@@ -101,16 +105,21 @@ def parse_budget(text: str) -> Budget:
             amount, unit = parse_seconds(text), "seconds"
         except ValueError as error:
             raise ValueError(f"found {text!r}, expected {expected}") from error
-    if amount <= 0:
+    if not 0 < amount < math.inf:
         raise ValueError(f"found {text!r}, expected a budget above zero")
     return Budget(amount, unit)
+
+
+def _three(value: float) -> str:
+    """Three significant figures, without an exponent where the number is large."""
+    return f"{value:.3g}" if abs(value) < _ROUNDS_UP * 1e3 else f"{value:.0f}"
 
 
 def format_bytes(count: float) -> str:
     """`1.5 MB`: decimal units, three significant figures."""
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if abs(count) >= size:
-            return f"{count / size:.3g} {unit}"
+        if abs(count) >= _ROUNDS_UP * size:
+            return f"{_three(count / size)} {unit}"
     return f"{count:.0f} B"
 
 
@@ -118,9 +127,9 @@ def format_seconds(seconds: float) -> str:
     """`850 µs`, `12.3 ms`, `4.56 s`, `3 min 05 s`, `2 h 07 min`."""
     if seconds < 0:
         return "-" + format_seconds(-seconds)
-    if seconds < 1e-3:
+    if seconds < _ROUNDS_UP * 1e-3:
         return f"{seconds * 1e6:.0f} µs"
-    if seconds < 1:
+    if seconds < _ROUNDS_UP:
         return f"{seconds * 1e3:.3g} ms"
     if seconds < 60:
         return f"{seconds:.3g} s"
@@ -133,8 +142,8 @@ def format_seconds(seconds: float) -> str:
 def format_count(count: float) -> str:
     """`12.3k`, `4.56M`, `7.89B`: three significant figures."""
     for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if abs(count) >= size:
-            return f"{count / size:.3g}{unit}"
+        if abs(count) >= _ROUNDS_UP * size:
+            return f"{_three(count / size)}{unit}"
     return f"{count:.3g}"
 
 

@@ -110,11 +110,12 @@ def read(folder: Path, kind: str | None = None) -> Artifact:
         files, found = manifest["files"], manifest["kind"]
         parents = tuple(Parent(p["kind"], p["digest"]) for p in manifest["parents"])
         info, schema = manifest["info"], manifest["schema"]
-    except FileNotFoundError:
+        sizes = {name: int(entry["bytes"]) for name, entry in files.items()}
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"{folder}: no {MANIFEST}", hint="give the folder that fullbore wrote, or run it again"
         ) from None
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptError(f"{path}: not a manifest ({error})", hint="remove the folder and run again") from None
     if schema != SCHEMA:
         raise InputError(
@@ -122,30 +123,37 @@ def read(folder: Path, kind: str | None = None) -> Artifact:
         )
     if kind is not None and found != kind:
         raise InputError(f"{folder}: holds {found!r}, expected {kind!r}")
-    for name, entry in files.items():
+    for name, size in sizes.items():
         file = folder / name
         if not file.is_file():
             raise CorruptError(f"{file}: missing", hint="remove the folder and run again")
-        if file.stat().st_size != entry["bytes"]:
+        if file.stat().st_size != size:
             raise CorruptError(
-                f"{file}: {file.stat().st_size} bytes, expected {entry['bytes']} (truncated or overwritten)",
+                f"{file}: {file.stat().st_size} bytes, expected {size} (truncated or overwritten)",
                 hint="remove the folder and run again",
             )
     return Artifact(folder, found, _digest(manifest), files, parents, info)
 
 
 def verify(artifact: Artifact) -> list[str]:
-    """Read every byte; one line for each file whose checksum differs."""
-    return [
-        f"{artifact.path(name)}: xxh3 {found}, expected {entry['xxh3']} (its bytes were changed)"
-        for name, entry in artifact.files.items()
-        if (found := checksum(artifact.path(name))) != entry["xxh3"]
-    ]
+    """Read every byte; one line for each file that is missing, whose checksum differs or that the manifest lacks."""
+    there = sorted(str(path.relative_to(artifact.folder)) for path in artifact.folder.rglob("*") if path.is_file())
+    extra = [name for name in there if name != MANIFEST and name not in artifact.files]
+    return [*_changed(artifact), *(f"{artifact.path(name)}: not in {MANIFEST}" for name in extra)]
+
+
+def _changed(artifact: Artifact) -> Iterator[str]:
+    for name, entry in artifact.files.items():
+        path, expected = artifact.path(name), entry.get("xxh3")
+        if not path.is_file():
+            yield f"{path}: missing"
+        elif (found := checksum(path)) != expected:
+            yield f"{path}: xxh3 {found}, expected {expected} (its bytes were changed)"
 
 
 def require_intact(artifact: Artifact) -> Artifact:
-    """`artifact`, or CorruptError naming the files whose bytes were changed."""
-    problems = verify(artifact)
+    """`artifact`, or CorruptError naming the files whose bytes were changed; what lies beside them does no harm."""
+    problems = list(_changed(artifact))
     if problems:
         raise CorruptError("\n".join(problems), hint="remove the folder and run again")
     return artifact

@@ -70,10 +70,13 @@ class RunFolder:
     def alive(self) -> Iterator[None]:
         """Hold the run's lock, so that everybody sees that it runs; a killed process loses it. Raises UsageError."""
         with open(self.paths.lock, "a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UsageError(f"run {self.name} is running", hint="wait for it, or stop it first") from None
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError:
+                    if _locked(self.paths.lock):  # else somebody only looked, as `status` does
+                        raise UsageError(f"run {self.name} is running", hint="wait for it, or stop it first") from None
             yield
 
     def finish(self, result: dict[str, Any]) -> None:
@@ -106,21 +109,30 @@ def _locked(path: Path) -> bool:
 
 
 def create(job_toml: str, environment: dict[str, Any], name: str | None = None) -> RunFolder:
-    """A new run folder that holds the resolved job and the environment."""
+    """A new run folder that holds the resolved job and the environment; another process's is never taken."""
     root = runs_root()
     if name is not None:
         _require_name(name)
     root.mkdir(parents=True, exist_ok=True)
-    chosen = name or run_name(entry.name for entry in root.iterdir())
-    paths = RunPaths(root / chosen)
-    if paths.folder.exists():
-        raise UsageError(f"run {chosen} exists already", hint=f"fullbore runs show {chosen}")
-    with about(paths.folder), folder_atomic(paths.folder) as draft:
+    while True:
+        chosen = name or run_name(entry.name for entry in root.iterdir())
+        paths = RunPaths(root / chosen)
+        try:
+            if not paths.folder.exists():
+                _write(paths.folder, job_toml, environment)
+                return RunFolder(chosen, paths)
+        except FileExistsError:
+            pass
+        if name:
+            raise UsageError(f"run {chosen} exists already", hint=f"fullbore runs show {chosen}")
+
+
+def _write(folder: Path, job_toml: str, environment: dict[str, Any]) -> None:
+    with about(folder), folder_atomic(folder, replace=False) as draft:
         beside = RunPaths(draft)
         beside.job.write_text(job_toml)
         beside.environment.write_text(json.dumps({"created": time.time(), **environment}, indent=1) + "\n")
         beside.artifacts.mkdir()
-    return RunFolder(chosen, paths)
 
 
 def _require_name(name: str) -> None:

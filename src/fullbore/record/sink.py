@@ -27,7 +27,6 @@ class Sink:
         self._queue: queue.Queue[Any] = queue.Queue(capacity)
         self._hurry = threading.Event()
         self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-        self._end_torn_line()
         self._thread = threading.Thread(target=self._drain, name="fullbore-sink", daemon=True)
         self._thread.start()
 
@@ -66,10 +65,10 @@ class Sink:
     ) -> None:
         self.close()
 
-    def _end_torn_line(self) -> None:
+    def _torn(self) -> bool:
+        """Whether the file ends within a line: a process killed or a disk full while it, or another, wrote to it."""
         size = os.fstat(self._descriptor).st_size
-        if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
-            os.write(self._descriptor, b"\n")
+        return bool(size) and os.pread(self._descriptor, 1, size - 1) != b"\n"
 
     def _drain(self) -> None:
         closing = False
@@ -82,23 +81,25 @@ class Sink:
                 batch.append(self._queue.get_nowait())
             closing = any(item is _CLOSE for item in batch)
             events = [item for item in batch if isinstance(item, dict)]
+            lost = self._write(events)
+            self.dropped += lost
             if self.dropped and closing:
-                events.append({"kind": "dropped", "t": time.time(), "count": self.dropped})
-            self._write(events)
+                self._write([{"kind": "dropped", "t": time.time(), "count": self.dropped}])
             for item in batch:
                 if isinstance(item, threading.Event):
                     item.set()
 
-    def _write(self, events: list[dict[str, Any]]) -> None:
+    def _write(self, events: list[dict[str, Any]]) -> int:
+        """Write `events` and say how many of them are not whole in the file."""
         if not events:
-            return
+            return 0
         data = "".join(json.dumps(event, separators=(",", ":"), default=str) + "\n" for event in events).encode()
         try:
-            written = os.write(self._descriptor, data)
-            if written < len(data):
-                self._end_torn_line()
+            before = b"\n" if self._torn() else b""
+            written = os.write(self._descriptor, before + data)
         except OSError:
-            self.dropped += len(events)
+            return len(events)
+        return len(events) - data.count(b"\n", 0, max(0, written - len(before)))
 
 
 class NoSink:

@@ -143,8 +143,7 @@ class Recorder:
 
     def close(self) -> None:
         """Account for the time until now and make all events durable."""
-        self._switch(self._current)
-        self._flush(time.perf_counter())
+        self.account()
         with self._busy_lock:
             self.event("busy", seconds=dict(self._busy))
         self._sink.close()
