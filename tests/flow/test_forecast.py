@@ -22,6 +22,7 @@ CEILINGS = Ceilings("host", "now", RATES, 3e10, 1e9, 2e9, convolution_flops=RATE
 CORPUS = Artifact(
     Path("corpus"), "corpus", "digest", {}, (), {"source_format": "csv", "source_bytes": 1_000_000, "text_bytes": {}}
 )
+READ_SECONDS = 1e6 / 2e9
 LIMITS = choose.Limits(rows=10_000, units_per_row=1, units="samples", cores=2, memory_available=8e9)
 
 
@@ -47,7 +48,7 @@ def predicted(hidden: list[int], judged: int = 100, **train: object) -> tuple[Jo
         "step_seconds": 2 * found.predicted["step_seconds"].value,
         "memory_bytes": 2 * found.predicted["memory_bytes"].value,
     }
-    measured = forecast.Finished(training, {"read": 3.0}, 12.0)
+    measured = forecast.Finished(training, {"read": 3 * READ_SECONDS}, 12.0)
     choices = tuple(
         replace(choice, chosen="measured") if choice.key == "train.precision" else choice
         for choice in found.plan.choices
@@ -97,12 +98,16 @@ def test_judging_that_eats_a_time_budget_is_said_before() -> None:
 
 
 def test_what_a_run_took_is_predicted_of_the_next() -> None:
-    job, _ = predicted([64])
+    job, plain = predicted([64])
     preparing = forecast.preparation(job, CORPUS, CEILINGS)
-    assert preparing["read"].value == pytest.approx(3.0) and preparing["read"].error is None, "one run shows no error"
-    assert forecast.total(job, [Prediction(30.0, "s", 0.1)], CEILINGS).value == pytest.approx(42.0)
-    assert forecast.of_trials(job, CEILINGS, "fp32").ratio == pytest.approx(2 / 1.6)
+    assert preparing["read"].value == pytest.approx(3 * READ_SECONDS) and preparing["read"].error is None, "one run"
+    assert forecast.besides(job, CEILINGS).value == pytest.approx(12.0)
+    trial_seconds = 1.6 * plain.predicted["step_seconds"].value
+    assert forecast.of_trials(job, CEILINGS, "fp32", trial_seconds).ratio == pytest.approx(2 / 1.6)
+    assert forecast.of_trials(job, CEILINGS, "fp32", 10 * trial_seconds).count == 0, "of another size"
     predicted([64])
     assert forecast.preparation(job, CORPUS, CEILINGS)["read"].error == pytest.approx(0.0)
-    whole = forecast.total(job, [Prediction(30.0, "s", 0.1)], CEILINGS)
-    assert whole.error == pytest.approx(3.0 / 42.0), "errors weigh as much as the parts they belong to"
+    whole = forecast.total([Prediction(30.0, "s", 0.1), forecast.besides(job, CEILINGS)])
+    assert whole.value == pytest.approx(42.0) and whole.error == pytest.approx(3.0 / 42.0), (
+        "errors weigh as much as the parts they belong to"
+    )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fullbore.base.errors import DoesNotFit
 from fullbore.perf.measure import history
 from fullbore.perf.model import compute, feed, memory
-from fullbore.perf.model.calibration import UNKNOWN, Past, calibrate
+from fullbore.perf.model.calibration import UNKNOWN, Calibration, Past, calibrate
 from fullbore.spec.train import TrainSection
 from tests.perf.test_verdict import CEILINGS, PLAN, WORK
 
@@ -21,6 +21,10 @@ from tests.perf.test_verdict import CEILINGS, PLAN, WORK
 def past(predicted: float, measured: float, **changes: str) -> Past:
     keys = {"fingerprint": "host", "quantity": "step_seconds", "kind": "decoder", "precision": "bf16", **changes}
     return Past(predicted=predicted, measured=measured, **keys)  # type: ignore[arg-type]
+
+
+def known(history: list[Past]) -> Calibration:
+    return calibrate(history, "host", "step_seconds", "decoder", "bf16", predicted=1.0)
 
 
 def test_a_step_is_the_sum_of_its_parts_and_never_faster_than_the_ceilings() -> None:
@@ -47,24 +51,25 @@ def test_what_makes_a_step_slower_is_predicted_slower() -> None:
 
 
 def test_calibration_corrects_and_tells_its_error() -> None:
-    assert calibrate([], "host", "step_seconds", "decoder", "bf16") == UNKNOWN
-    one = calibrate([past(1, 1.5)], "host", "step_seconds", "decoder", "bf16")
+    assert known([]) == UNKNOWN
+    one = known([past(1, 1.5)])
     assert (one.ratio, one.error, one.count) == (1.5, None, 1)
-    runs = [past(1, 1.5), past(2, 3.2), past(4, 5.6), past(1, 9, kind="mlp"), past(1, 9, fingerprint="other")]
-    found = calibrate(runs, "host", "step_seconds", "decoder", "bf16")
+    runs = [past(1, 1.5), past(2, 3.2), past(3.9, 5.5), past(1, 9, kind="mlp"), past(1, 9, fingerprint="other")]
+    found = known([*runs, past(0.2, 9), past(5, 99)])
     assert found.ratio == pytest.approx(1.5) and found.count == 3
     assert found.error == pytest.approx(abs(1.45 / 1.6 - 1), rel=0.2)
-    predicted = compute.predict(WORK, CEILINGS, PLAN, found)["step_seconds"]
+    assert known([*runs, *(past(1, 2) for _ in range(9))]).ratio == 2, "the latest nine"
+    predicted = compute.predict(WORK, CEILINGS, PLAN, lambda _: found)["step_seconds"]
     plain = compute.predict(WORK, CEILINGS, PLAN)["step_seconds"]
     assert predicted.value == pytest.approx(1.5 * plain.value) and predicted.error == found.error
 
 
-@given(st.lists(st.tuples(st.floats(0.01, 100), st.floats(0.5, 2)), min_size=2, max_size=20))
+@given(st.lists(st.tuples(st.floats(0.3, 3.9), st.floats(0.5, 2)), min_size=2, max_size=20))
 def test_calibrated_errors_are_small_when_ratios_agree(pairs: list[tuple[float, float]]) -> None:
     steady = [past(value, value * 1.7) for value, _ in pairs]
-    found = calibrate(steady, "host", "step_seconds", "decoder", "bf16")
+    found = known(steady)
     assert found.ratio == pytest.approx(1.7) and found.error == pytest.approx(0, abs=1e-9)
-    noisy = calibrate([past(v, v * r) for v, r in pairs], "host", "step_seconds", "decoder", "bf16")
+    noisy = known([past(v, v * r) for v, r in pairs])
     assert noisy.error is not None and 0 <= noisy.error <= 3
 
 
@@ -103,8 +108,7 @@ def test_preparation_scales_with_its_bytes_and_cores() -> None:
     assert two["pack"].value < one["pack"].value and two["total"].value > two["tokenise"].value
     double = feed.predict(feed.Input(6e7, 6e7, 6e7), CEILINGS, 2)
     assert double["total"].value == pytest.approx(2 * two["total"].value)
-    known = {s: calibrate([past(1, 2), past(1, 2)], "host", "step_seconds", "decoder", "bf16") for s in two}
-    corrected = feed.predict(given_, CEILINGS, 2, known)
+    corrected = feed.predict(given_, CEILINGS, 2, lambda stage, seconds: known([past(1, 2), past(1, 2)]))
     assert corrected["total"].value == pytest.approx(2 * two["total"].value) and corrected["total"].error == 0
 
 

@@ -65,6 +65,19 @@ def test_a_torn_or_foreign_cache_is_measured_again(tmp_path: Path, monkeypatch: 
         assert Ceilings.from_json(json.loads(cache.read_text())).fingerprint == good.fingerprint
 
 
+def test_only_another_disk_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = probe.probe(folder=tmp_path)
+    monkeypatch.setattr(probe, "_measure", lambda host, folder: pytest.fail("all of it is known"))
+    monkeypatch.setattr(probe, "_calm", lambda cores: False)
+    assert probe.probe(folder=tmp_path / "not" / "there") == known
+    memory = Path("/dev/shm")
+    other = probe.probe(folder=memory)
+    assert other.disk_device == memory.stat().st_dev != known.disk_device and other.disk_write != known.disk_write
+    assert other == replace(
+        known, disk_device=other.disk_device, disk_write=other.disk_write, disk_read=other.disk_read
+    )
+
+
 def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot measure the disk in .*file: "):

@@ -107,7 +107,7 @@ def act(recorder: Recorder, clock: Clock, model: Model, kept: Kept, deed: tuple[
         clock.ticks += ticks
         child = {str(state): ticks // 2 * TICK, str(State.SERVE): ticks // 4 * TICK}
         kept.put({"kind": "ledger", "child": True, "seconds": child})
-        recorder.take_back(child)
+        recorder.take_back(Ledger(child))
         rest = ticks
         for name, seconds in child.items():
             model.ticks[State(name)] += int(seconds / TICK)
@@ -186,7 +186,7 @@ def test_a_child_that_counts_more_than_passed_never_takes_time_away(monkeypatch:
     recorder = Recorder(began=EPOCH)
     recorder.hand_over()
     clock.ticks += 8
-    recorder.take_back({"forward": 10 * TICK})
+    recorder.take_back(Ledger({"forward": 10 * TICK}))
     assert recorder.ledger().seconds == {"forward": 10 * TICK}
 
 
@@ -309,3 +309,18 @@ def test_events_say_their_kind_their_time_and_their_rank(tmp_path: Path) -> None
     assert (event["loss"], event["folder"]) == (1.5, str(tmp_path))
     recorder.close()
     assert {event["kind"] for event in read.events(tmp_path / "events.jsonl")} == {"step", "ledger", "busy"}
+
+
+def test_what_a_child_was_busy_with_is_told_once(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    recorder = Recorder(Sink(path))
+    recorder.busy("feed", 1.0)
+    recorder.hand_over()
+    child = Recorder(Sink(path))
+    child.busy("feed", 2.0)
+    child.busy("checkpoint", 3.0)
+    child.close()
+    recorder.take_back(Ledger({}, {"feed": 2.0, "checkpoint": 3.0}))
+    assert recorder.ledger().busy == {"feed": 3.0, "checkpoint": 3.0}
+    recorder.close()
+    assert read.ledger(path).busy == {"feed": 3.0, "checkpoint": 3.0}

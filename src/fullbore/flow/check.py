@@ -48,7 +48,6 @@ def check(loaded: LoadedJob) -> dict[str, Any]:
     corpus, share = _look(job, source)
     known = _facts(corpus, share)
     preparing = forecast.preparation(job, corpus, ceilings, share)
-    seconds = {OF_STATE[name]: item.value for name, item in preparing.items() if name != "total"}
     answer: dict[str, Any] = {
         "schema": 1,
         "job": job.name,
@@ -61,19 +60,19 @@ def check(loaded: LoadedJob) -> dict[str, Any]:
     }
     answer["warnings"] = [seen.warning] if seen.warning else []
     predicted: dict[str, Prediction] = {"preparing_seconds": preparing["total"]}
-    parts = [preparing["total"]]
+    parts = {OF_STATE[name]: item for name, item in preparing.items() if name != "total"}
     if job.train is not None and job.model is not None and job.task is not None:
         planned = _training(job, corpus, known, ceilings)
         answer["plan"] = {key: value for key, value in planned.plan.to_json().items() if key != "predicted"}
         answer["memory"] = planned.memory
         predicted |= planned.predicted
-        parts.append(planned.predicted["train_seconds"])
-        seconds[Limit.COMPUTE] = parts[-1].value
+        parts[Limit.COMPUTE] = planned.predicted["train_seconds"]
         answer["warnings"] += [planned.warning] if planned.warning else []
         memory.require(planned.memory, proc.memory_available(), job.train.world_size)
-    predicted["total_seconds"] = forecast.total(job, parts, ceilings)
+    parts[Limit.START] = forecast.besides(job, ceilings)
+    predicted["total_seconds"] = forecast.total(list(parts.values()))
     answer["predicted"] = {key: asdict(item) for key, item in predicted.items()}
-    answer["verdict"] = _verdict(seconds)
+    answer["verdict"] = _verdict({name: item.value for name, item in parts.items()})
     return answer
 
 
@@ -146,8 +145,15 @@ def _bytes_per_token(job: Job) -> float:
 
 
 def _verdict(seconds: dict[Limit, float]) -> dict[str, Any]:
-    limit, longest = max(seconds.items(), key=lambda item: item[1])
-    share = longest / (sum(seconds.values()) or 1.0)
-    what = "training" if limit == Limit.COMPUTE else limit
-    sentence = f"{what.capitalize()} would take most of the time: {format_seconds(longest)}, {format_share(share)}."
-    return {"limit": limit, "sentence": sentence, "share": share, "evidence": [], "advice": []}
+    """What would take most of the time, and what the rest."""
+    told = {Limit.COMPUTE: "training", Limit.START: "starting, planning and what follows training"}
+    limit, *rest = sorted(seconds, key=lambda part: -seconds[part])
+    share = seconds[limit] / (sum(seconds.values()) or 1.0)
+    what = told.get(limit, str(limit)).capitalize()
+    return {
+        "limit": limit,
+        "sentence": f"{what} would take most of the time: {format_seconds(seconds[limit])}, {format_share(share)}.",
+        "share": share,
+        "evidence": [f"{told.get(part, str(part))}: {format_seconds(seconds[part])}" for part in rest],
+        "advice": [],
+    }

@@ -7,12 +7,13 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from fullbore.flow.stages import wanted
 from fullbore.perf.measure import history
 from fullbore.perf.model import compute, feed, memory
-from fullbore.perf.model.calibration import Calibration, Past, calibrate
+from fullbore.perf.model.calibration import Calibration, Past, alike, calibrate
 from fullbore.perf.plan import choose, steps
 from fullbore.record.artifact import Artifact
 from fullbore.spec.hardware import Ceilings
@@ -29,8 +30,6 @@ _BESIDES_SECONDS = 6.0
 _TRIALS = "trial_seconds"
 _CHOSEN = "precision"
 """Under this quantity a run keeps its predicted and measured seconds of a step if it chose its precision itself."""
-_ALIKE = 4.0
-"""Models whose predicted steps differ less than so many times are of the same size."""
 _STATE_BYTES = 12.0
 """Bytes of a parameter in a checkpoint: itself and two moments, fp32."""
 _SNAPSHOT_RATE = 2e9
@@ -77,10 +76,9 @@ def forecast(
     `judged`: rows of the validation split.
     """
     draft = choose.plan(section, [], limits)
-    past, kind = history.load(), model_kind(job)
-    calibration = calibrate(past, ceilings.fingerprint, "step_seconds", kind, draft.precision)
+    calibration = partial(_calibration, ceilings, "step_seconds", model_kind(job), draft.precision)
     step = compute.predict(work, ceilings, draft, calibration, optimizer=section.optimizer)
-    seconds = step["step_seconds"].value
+    seconds, error = step["step_seconds"].value, step["step_seconds"].error
     cost = costs(section, work, judged, seconds)
     cadence = steps.cadence(
         section,
@@ -102,7 +100,7 @@ def forecast(
     parts, memory_bytes = memory_parts(job, section, work, plan, ceilings)
     predicted = {
         **{key: step[key] for key in ("step_seconds", "rate", "mfu")},
-        "train_seconds": Prediction(cadence.seconds, "s", calibration.error),
+        "train_seconds": Prediction(cadence.seconds, "s", error),
         "memory_bytes": memory_bytes,
     }
     return Forecast(plan, predicted, parts, steps.warning(section, cadence.seconds, cost))
@@ -116,7 +114,7 @@ def informed(job: Job, section: TrainSection, work: Work, limits: choose.Limits,
         if precision in ceilings.matmul_flops:
             plan = replace(draft, precision=precision)
             plain[precision] = compute.predict(work, ceilings, plan, optimizer=section.optimizer)["step_seconds"].value
-            known = calibrate(past, ceilings.fingerprint, "step_seconds", kind, precision)
+            known = _calibration(ceilings, "step_seconds", kind, precision, plain[precision])
             expected[precision] = plain[precision] * known.ratio
     chosen: list[choose.Precision] = [
         precision
@@ -124,7 +122,7 @@ def informed(job: Job, section: TrainSection, work: Work, limits: choose.Limits,
         for precision in choose.PRECISIONS
         if (entry.fingerprint, entry.quantity, entry.kind, entry.precision)
         == (ceilings.fingerprint, _CHOSEN, kind, precision)
-        and 1 / _ALIKE < entry.predicted / plain.get(precision, math.inf) < _ALIKE
+        and alike(entry.predicted, plain.get(precision, math.inf))
     ]
     return replace(limits, expected=expected, remembered=chosen[-1] if chosen else None)
 
@@ -133,8 +131,9 @@ def memory_parts(
     job: Job, section: TrainSection, work: Work, plan: Plan, ceilings: Ceilings
 ) -> tuple[dict[str, float], Prediction]:
     """Bytes of one rank by part, and their sum, both as past runs of the kind correct them."""
-    known = calibrate(history.load(), ceilings.fingerprint, "memory_bytes", model_kind(job))
-    parts = {name: size * known.ratio for name, size in _plain_memory(section, work, plan).items()}
+    plain = _plain_memory(section, work, plan)
+    known = _calibration(ceilings, "memory_bytes", model_kind(job), "", sum(plain.values()))
+    parts = {name: size * known.ratio for name, size in plain.items()}
     return parts, Prediction(sum(parts.values()), "B", known.error)
 
 
@@ -148,9 +147,11 @@ def preparation(job: Job, corpus: Artifact, ceilings: Ceilings, share: float = 1
 
     `share`: the part of the job's source that `corpus` was read from.
     """
-    past, kind = history.load(), corpus.info["source_format"]
-    known = {stage: calibrate(past, ceilings.fingerprint, f"prepare.{stage}", kind) for stage in PREPARING.values()}
-    return feed.predict(_material(job, corpus, share), ceilings, _cores(), known)
+
+    def calibration(stage: str, seconds: float) -> Calibration:
+        return _calibration(ceilings, f"prepare.{stage}", corpus.info["source_format"], "", seconds)
+
+    return feed.predict(_material(job, corpus, share), ceilings, _cores(), calibration)
 
 
 def _material(job: Job, corpus: Artifact, share: float) -> feed.Input:
@@ -162,10 +163,14 @@ def _material(job: Job, corpus: Artifact, share: float) -> feed.Input:
     return feed.Input(bytes=corpus.info["source_bytes"], text_bytes=text, learnt_bytes=learnt, pixels=pixels)
 
 
-def total(job: Job, parts: Sequence[Prediction], ceilings: Ceilings) -> Prediction:
-    """The whole run's wall time from its predicted parts (preparing, training) and what past runs took besides."""
-    besides = calibrate(history.load(), ceilings.fingerprint, _BESIDES, _stages_key(job))
-    parts = [*parts, Prediction(_BESIDES_SECONDS * besides.ratio, "s", besides.error)]
+def besides(job: Job, ceilings: Ceilings) -> Prediction:
+    """Seconds of a run apart from preparing and training: starting, planning, compressing, answering, reporting."""
+    known = _calibration(ceilings, _BESIDES, _stages_key(job), "", _BESIDES_SECONDS)
+    return Prediction(_BESIDES_SECONDS * known.ratio, "s", known.error)
+
+
+def total(parts: Sequence[Prediction]) -> Prediction:
+    """The whole run's wall time; errors weigh as much as the parts they belong to."""
     seconds = sum(part.value for part in parts)
     errors = [part.value * part.error for part in parts if part.error is not None]
     return Prediction(seconds, "s", sum(errors) / seconds if len(errors) == len(parts) else None)
@@ -182,9 +187,13 @@ class Finished:
     """Seconds of the run without preparing and training; none if it did not do all of the training itself."""
 
 
-def of_trials(job: Job, ceilings: Ceilings, precision: str) -> Calibration:
-    """What the steps of past runs took in training, compared with their trials."""
-    return calibrate(history.load(), ceilings.fingerprint, _TRIALS, model_kind(job), precision)
+def of_trials(job: Job, ceilings: Ceilings, precision: str, seconds: float) -> Calibration:
+    """What the steps of past runs took in training, compared with their trials, which took about `seconds`."""
+    return _calibration(ceilings, _TRIALS, model_kind(job), precision, seconds)
+
+
+def _calibration(ceilings: Ceilings, quantity: str, kind: str, precision: str, predicted: float) -> Calibration:
+    return calibrate(history.load(), ceilings.fingerprint, quantity, kind, precision, predicted=predicted)
 
 
 def remember(job: Job, corpus: Artifact, frozen: Frozen, found: Finished) -> None:

@@ -104,7 +104,7 @@ def _choose(session: Session, prepared: Materials, work: Work, ceilings: Ceiling
     again = _timed(session, prepared, draft, min(_FINAL_SECONDS, _TRIAL_SHARE * expected), setting)
     best = min([again, *(t for t in trials if t.setting == setting)], key=lambda trial: trial.seconds)
     trials = [*(t for t in trials if t.setting != setting), best]
-    known = forecast.of_trials(session.job, ceilings, setting.precision)
+    known = forecast.of_trials(session.job, ceilings, setting.precision, best.seconds)
     costs = replace(forecast.costs(section, work, judged, best.seconds), calibration=known)
     plan = choose.plan(section, trials, bounds, costs)
     seconds = plan.predicted["train_seconds"].value
@@ -114,7 +114,9 @@ def _choose(session: Session, prepared: Materials, work: Work, ceilings: Ceiling
     predicted = {
         **plan.predicted,
         "memory_bytes": forecast.memory_parts(session.job, section, work, plan, ceilings)[1],
-        "total_seconds": forecast.total(session.job, [preparing, plan.predicted["train_seconds"]], ceilings),
+        "total_seconds": forecast.total(
+            [preparing, plan.predicted["train_seconds"], forecast.besides(session.job, ceilings)]
+        ),
     }
     return replace(plan, predicted=predicted), best.seconds
 

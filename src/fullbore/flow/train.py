@@ -64,7 +64,7 @@ def _launch(session: Session, plan: Plan, resume: bool) -> None:
             plan.world_size,
         )
     finally:
-        session.recorder.take_back(read.ledger(session.run.paths.events(0), since=began).seconds)
+        session.recorder.take_back(read.ledger(session.run.paths.events(0), since=began))
 
 
 def train_rank(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -72,6 +71,7 @@ class Recorder:
         self._flushed_at = self._since
         self._current = State.START
         self._busy: dict[str, float] = {}
+        self._children = Ledger({})
         self._busy_lock = threading.Lock()
         self._switch(State.OTHER)
 
@@ -97,14 +97,16 @@ class Recorder:
         self._switch(self._current)
         self._flush(self._since)
 
-    def take_back(self, child: Mapping[str, float]) -> None:
-        """End `hand_over`: `child` is what the child wrote, seconds by state; the rest was starting and ending it."""
+    def take_back(self, child: Ledger) -> None:
+        """End `hand_over`: `child` is what the child wrote; the rest was starting and ending it."""
         now = time.perf_counter()
-        for name, seconds in child.items():
+        for name, seconds in child.seconds.items():
             self._totals[State(name)] += seconds
             self._flushed[State(name)] += seconds
-        self._totals[State.START] += max(0.0, now - self._since - sum(child.values()))
+        self._totals[State.START] += max(0.0, now - self._since - child.wall)
         self._since = now
+        with self._busy_lock:
+            self._children += Ledger({}, child.busy)
 
     def split(self, state: State, seconds: float) -> None:
         """The first `seconds` of the stretch that the main thread is in were `state`, as was learnt only now."""
@@ -129,8 +131,8 @@ class Recorder:
         totals = dict(self._totals)
         totals[self._current] += time.perf_counter() - self._since
         with self._busy_lock:
-            busy = dict(self._busy)
-        return Ledger({str(state): seconds for state, seconds in totals.items() if seconds}, busy)
+            busy = Ledger({}, self._busy) + self._children
+        return Ledger({str(state): seconds for state, seconds in totals.items() if seconds}, busy.busy)
 
     def settle(self) -> None:
         """Return when every event so far is in the file; from any thread."""

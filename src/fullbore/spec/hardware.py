@@ -41,6 +41,8 @@ class Ceilings:
     """Bytes of text/s tokenised by one core."""
     convolution_flops: dict[str, dict[int, float]] = field(default_factory=dict)
     """As `matmul_flops`, of a 3x3 convolution; other kernels, that may be faster or slower than those of products."""
+    disk_device: int | None = None
+    """The file system whose rates `disk_write` and `disk_read` are (stat(2), st_dev)."""
     notes: tuple[str, ...] = field(default=())
 
     def peak(self, dtype: str, threads: int) -> float:

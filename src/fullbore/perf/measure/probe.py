@@ -85,17 +85,20 @@ def probe(*, refresh: bool = False, folder: Path) -> Ceilings:
     """Measured ceilings of this host, from the cache if it was measured before; at most about 6 s if not. What
     neighbours disturbed is noted, and measured again at the next call that finds them gone.
 
-    `folder`: where the disk is measured (removed again). Raises InputError if it cannot be written. Torch's number of
-    threads is as before afterwards.
+    `folder`: where the disk is measured (removed again), if another one was measured before. Raises InputError if it
+    cannot be written. Torch's number of threads is as before afterwards.
     """
     host = machine()
     cache = machine_cache() / f"ceilings-{host.fingerprint}.json"
     known = _cached(cache, host.fingerprint)
     if known is not None and not refresh and not (known.notes and _calm(host.cores)):
-        return known
-    found = _measure(host, folder)
-    if known is not None and not refresh:
-        found = _best_of(known, found)
+        if known.disk_device == (device := _device(folder)):
+            return known
+        disk_write, disk_read = _disk(folder)
+        found = replace(known, disk_write=disk_write, disk_read=disk_read, disk_device=device)
+    else:
+        found = _measure(host, folder)
+        found = _best_of(known, found) if known is not None and not refresh else found
     cache.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(cache, json.dumps(found.to_json(), indent=1) + "\n")
     return found
@@ -119,6 +122,7 @@ def _measure(host: Machine, folder: Path) -> Ceilings:
         jpeg_decode=jpeg,
         tokenise=tokenise,
         convolution_flops=convolutions,
+        disk_device=_device(folder),
         notes=(told,) if disturbed else (),
     )
 
@@ -144,8 +148,6 @@ def _best_of(one: Ceilings, two: Ceilings) -> Ceilings:
         matmul_flops=best(one.matmul_flops, two.matmul_flops),
         convolution_flops=best(one.convolution_flops, two.convolution_flops),
         memory_bandwidth=max(one.memory_bandwidth, two.memory_bandwidth),
-        disk_write=max(one.disk_write, two.disk_write),
-        disk_read=max(one.disk_read, two.disk_read),
         jpeg_decode=max(one.jpeg_decode or 0.0, two.jpeg_decode or 0.0) or None,
         tokenise=max(one.tokenise or 0.0, two.tokenise or 0.0) or None,
     )
@@ -256,6 +258,12 @@ def _memory_bandwidth(host: Machine, disturbed: list[str]) -> float:
         torch.set_num_threads(host.cores)
         seconds = _best_seconds(lambda: target.copy_(source), 0.2, "memory bandwidth", disturbed, host.cores)
         return 2 * size / seconds
+
+
+def _device(folder: Path) -> int | None:
+    """The file system that `folder` is on, or will be."""
+    there = next((path for path in (folder, *folder.absolute().parents) if path.exists()), None)
+    return there.stat().st_dev if there is not None else None
 
 
 def _disk(folder: Path) -> tuple[float, float]:

@@ -34,16 +34,28 @@ class Calibration:
 
 
 UNKNOWN = Calibration()
+_ALIKE = 4.0
+_LATEST = 9
 
 
-def calibrate(history: Iterable[Past], fingerprint: str, quantity: str, kind: str, precision: str = "") -> Calibration:
-    """From the past predictions of the same quantity for the same kind and precision on the same machine."""
+def alike(one: float, two: float) -> bool:
+    """Whether two predictions differ less than fourfold."""
+    return 0 < one < _ALIKE * two and two < _ALIKE * one
+
+
+def calibrate(
+    history: Iterable[Past], fingerprint: str, quantity: str, kind: str, precision: str = "", *, predicted: float
+) -> Calibration:
+    """From the latest predictions of the same quantity for the same kind and precision on the same machine, of about
+    the size of what is `predicted` now: what a small job takes is mostly its fixed costs."""
     key = (fingerprint, quantity, kind, precision)
     ratios = [
         past.measured / past.predicted
         for past in history
-        if (past.fingerprint, past.quantity, past.kind, past.precision) == key and past.predicted > 0 < past.measured
-    ]
+        if (past.fingerprint, past.quantity, past.kind, past.precision) == key
+        and alike(past.predicted, predicted)
+        and past.measured > 0
+    ][-_LATEST:]
     if not ratios:
         return UNKNOWN
     return Calibration(median(ratios), _leave_one_out(ratios), len(ratios))

@@ -67,13 +67,14 @@ def predict(
     work: Work,
     ceilings: Ceilings,
     plan: Plan,
-    calibration: Calibration = UNKNOWN,
+    calibration: Callable[[float], Calibration] = lambda _: UNKNOWN,
     *,
     optimizer: str = "adamw",
 ) -> dict[str, Prediction]:
     """`step_seconds`, `train_seconds`, `rate` (units/s), `mfu` and `state.<ledger state>` in seconds of one step.
 
-    `calibration`: from past runs of this kind; its ratio is applied and its error shown.
+    `calibration`: what past runs of this kind say of a step that is predicted to take so many seconds; its ratio is
+    applied and its error shown.
     """
     rate = rates(ceilings, plan)
     fused = any(operation.name == "cross-entropy" for operation in work.operations)
@@ -85,10 +86,11 @@ def predict(
         backward += 0.0 if early else 2 * seconds
     update = _update_seconds(work, ceilings, plan, rate, optimizer)
     parts = {"forward": forward, "backward": backward, "optimizer": update}
-    parts = {state: seconds * calibration.ratio for state, seconds in parts.items()}
+    known = calibration(sum(parts.values()))
+    parts = {state: seconds * known.ratio for state, seconds in parts.items()}
     step = sum(parts.values())
     flops = work.training_flops * plan.global_batch_size / plan.world_size
-    error = calibration.error
+    error = known.error
     return {
         "step_seconds": Prediction(step, "s", error),
         "train_seconds": Prediction(step * plan.steps, "s", error),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fullbore.perf.model.calibration import UNKNOWN, Calibration
@@ -30,13 +30,12 @@ class Input:
 
 
 def predict(
-    given: Input, ceilings: Ceilings, cores: int, calibrations: Mapping[str, Calibration] | None = None
+    given: Input, ceilings: Ceilings, cores: int, calibration: Callable[[str, float], Calibration] = lambda *_: UNKNOWN
 ) -> dict[str, Prediction]:
     """Seconds of `read` (with cleaning and decoding), `tokenise` (learning the vocabulary), `pack`; their `total`.
 
-    `calibrations`: by stage, from past runs on this machine.
+    `calibration`: what past runs on this machine say of a stage that is predicted to take so many seconds.
     """
-    known = calibrations or {}
     tokenise = ceilings.tokenise or 1e6
     decoding = given.pixels / ceilings.jpeg_decode if given.pixels and ceilings.jpeg_decode else 0.0
     plain = {
@@ -46,8 +45,8 @@ def predict(
     }
     found = {}
     for stage, seconds in plain.items():
-        calibration = known.get(stage, UNKNOWN)
-        found[stage] = Prediction(seconds * calibration.ratio, "s", calibration.error)
+        known = calibration(stage, seconds)
+        found[stage] = Prediction(seconds * known.ratio, "s", known.error)
     errors = [item.error for item in found.values()]
     worst = None if None in errors else max(error for error in errors if error is not None)
     found["total"] = Prediction(sum(item.value for item in found.values()), "s", worst)

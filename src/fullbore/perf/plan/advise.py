@@ -75,9 +75,12 @@ def of_compute(facts: Facts, phase_seconds: float, compute_seconds: float) -> li
     return found
 
 
-def of_interval(facts: Facts, phase_seconds: float, seconds: float, key: str, what: str) -> Advice:
-    """Do something half as often."""
+def of_interval(facts: Facts, phase_seconds: float, seconds: float, key: str, what: str) -> list[Advice]:
+    """Do something half as often, if it is done more than once."""
     plan = facts.plan
-    every = (plan.evaluate_every if key == "evaluate_every" else plan.checkpoint_every) if plan else 0
-    setting = f"--set train.{key}={2 * every}" if every else ""
-    return Advice(f"{what} half as often", setting, gain(phase_seconds, seconds / 2))
+    if plan is None:
+        return []
+    every = plan.evaluate_every if key == "evaluate_every" else plan.checkpoint_every
+    if every >= plan.steps:
+        return []
+    return [Advice(f"{what} half as often", f"--set train.{key}={2 * every}", gain(phase_seconds, seconds / 2))]

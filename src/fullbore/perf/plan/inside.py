@@ -82,7 +82,9 @@ def _larger(facts: Facts) -> list[Advice]:
         return []
     if plan.accumulation > 1 and not decided_by_measuring(plan, "train.micro_batch_size"):
         change = "larger micro-batches: fewer, larger operations for the same step"
-        return [Advice(change, f"--set train.micro_batch_size={plan.micro_batch_size * 2}", None)]
+        samples = plan.micro_batch_size * plan.accumulation
+        larger = next(size for size in range(plan.micro_batch_size + 1, samples + 1) if samples % size == 0)
+        return [Advice(change, f"--set train.micro_batch_size={larger}", None)]
     change = "a larger global batch does more work in each operation (it changes the training)"
     return [Advice(change, f"--set train.global_batch_size={plan.global_batch_size * 2}", None)]
 
@@ -131,9 +133,9 @@ def _state(facts: Facts, state: str, states: Sequence[str]) -> Cause:
     evidence = (f"{usage.cpu_self:.1f} of {facts.cores} cores used meanwhile",) if usage else ()
     advice: list[Advice] = []
     if state == State.EVALUATE:
-        advice = [of_interval(facts, phase, seconds, "evaluate_every", "evaluate")]
+        advice = of_interval(facts, phase, seconds, "evaluate_every", "evaluate")
     elif state == State.CHECKPOINT:
-        advice = [of_interval(facts, phase, seconds, "checkpoint_every", "save")]
+        advice = of_interval(facts, phase, seconds, "checkpoint_every", "save")
     elif state == State.COMPILE:
         advice = [
             Advice("do not compile: the run is too short for it", "--set train.compile=false", gain(phase, seconds))
