@@ -26,6 +26,7 @@ pytestmark = pytest.mark.slow
 TRAINING = TINY.split("[compress]")[0].replace('baselines = ["bigram", "trigram"]\n', "")
 SHORT = ("--set", "train.budget=5 steps")
 LINES = 50
+SLOW_DISK = Path(__file__).with_name("slow_disk.c")
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +175,18 @@ def test_a_far_away_store_as_a_source(prepared: Bench, bucket: str, monkeypatch:
         result = prepared.done("run", prepared.job(TRAINING), *jsonl("s3://training/far"))
     assert result["stages"][0]["seconds"] > 0.1 * LINES / 2
     named(prepared, result, "a slow source", "s3://training/far", "delivers too slowly")
+
+
+def test_a_disk_that_flushes_slowly(prepared: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = tmp_path / "slow_disk.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, SLOW_DISK, "-ldl"], check=True)
+    monkeypatch.setenv("LD_PRELOAD", str(library))
+    monkeypatch.setenv("SLOW_DISK", str(prepared.folder / "runs" / "slow-disk" / "checkpoints"))
+    monkeypatch.setenv("SLOW_DISK_SECONDS", "0.25")
+    often = ("--set", "train.budget=20 steps", "--set", "train.checkpoint_every=2", "--name", "slow-disk")
+    result = prepared.done("run", prepared.job(TRAINING), *often)
+    verdict = named(prepared, result, "a slow disk", "waited for")
+    assert any("--set train.checkpoint_every=4" in item["set"] for item in verdict["advice"])
 
 
 def rank_process(parent: int, rank: int) -> int:
