@@ -1,3 +1,4 @@
+import os
 import resource
 import shutil
 from collections.abc import Iterator
@@ -133,8 +134,11 @@ def test_leftovers_of_dead_processes_are_removed(make: Prepare, documents: Path,
     for name in (f".corpus.{dead}.tmp", f".corpus.{dead}.old.tmp"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "train-00000.arrow").write_bytes(b"half")
+    mine = [tmp_path / name for name in (".mine.tmp", ".corpus.tmp", f".other.{dead}.tmp", f".corpus.{os.getppid()}.tmp")]
+    for path in mine:
+        path.write_text("not of fullbore, of another artifact, or of a process that lives")
     make(documents)
-    assert not list(tmp_path.glob(".corpus*"))
+    assert sorted(tmp_path.glob(".*")) == sorted(mine)
     shutil.rmtree(tmp_path / "corpus")
 
 

@@ -82,6 +82,25 @@ def test_rows_with_equal_inputs_and_other_targets_are_all_kept(make: Prepare, tm
     assert set.union(*splits.values()) == set(range(5))
 
 
+@pytest.mark.parametrize("standardise", [False, True])
+def test_labels_of_no_known_use_are_classes_and_numbers_targets_too(
+    make: Prepare, tmp_path: Path, standardise: bool
+) -> None:
+    source, settings = tmp_path / "a.csv", {"label": "y", "validation": 0, "standardise": standardise}
+    source.write_text("x,y\n" + "\n".join(f"{row},{(row * 7 % 10) / 2}" for row in range(40)))
+    corpus = make(source, **settings)
+    classes, rows = corpus.info["classes"], everything(corpus)
+    assert classes == [str(value / 2) for value in range(10)]
+    assert [float(classes[label]) for label in rows["label"]] == [row * 7 % 10 / 2 for row in range(40)]
+    statistics = corpus.info["statistics"]
+    known = make(source, "regression", **settings)
+    assert statistics == known.info["statistics"]
+    assert rows["target"] == everything(known)["target"]
+    source.write_text("x,y\n1,2\n3,much\n")
+    corpus = make(source, **settings)
+    assert corpus.info["classes"] == ["2", "much"] and "target" not in corpus.info["columns"]
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

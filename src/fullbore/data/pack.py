@@ -59,7 +59,7 @@ def pack(
     if "text" not in samples.columns:
         raise InputError(f"{corpus.folder}: no text to tokenise, the columns are {', '.join(samples.columns)}")
     out.parent.mkdir(parents=True, exist_ok=True)
-    remove_drafts(out.parent)
+    remove_drafts(out.parent, out.name)
     dtype = "uint16" if tokenizer.vocabulary_size < 2**16 else "uint32"
     is_lm = task.kind in ("causal_lm", "masked_lm")
     tokens = Column("tokens", dtype, (sequence_length + 1,) if is_lm else None)

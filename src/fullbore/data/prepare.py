@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from fullbore.record.span import Recorder
 from fullbore.spec.data import DataSection
 from fullbore.spec.model import TaskSection
 
-VERSION = 2
+VERSION = 3
 _SOURCES: dict[str, Callable[..., Iterator[Sample | Bad]]] = {
     "text": text.samples,
     "jsonl": jsonl.samples,
@@ -100,7 +101,7 @@ def prepare(
     labels that are no classes), RunFailed (disk full).
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    remove_drafts(out.parent)
+    remove_drafts(out.parent, out.name)
     with recorder.state(State.READ):
         found = source or find(section)
         with full_disk(out), artifact.create(out, "corpus") as draft:
@@ -113,7 +114,7 @@ def prepare(
                     progress("read", tally.done, tally.total or None, "B", detail=f"{corpus.sieve.kept:,} samples kept")
             with recorder.state(State.PACK):
                 draft.info.update(corpus.finish(whole=section.limit is None or next(samples, None) is None))
-                draft.info.update(source_format=found.format, source_bytes=tally.total)
+                draft.info.update(source_format=found.format, source_bytes=tally.total, bytes_read=tally.done)
             progress("read", tally.done, tally.done, "B", detail=f"{corpus.sieve.kept:,} samples kept")
     return artifact.read(out, "corpus")
 
@@ -215,14 +216,11 @@ class _Corpus:
                 hint="give more data, or lower data.validation and data.test",
             )
         names = sorted(self._classes, key=_natural)
-        ranks = np.zeros(len(names), np.int64)
-        for rank, name in enumerate(names):
-            ranks[self._classes[name]] = rank
+        self._settle(splits, names)
         statistics = _statistics(self._folder, self._schema, splits["train"]) if self._section.standardise else None
-        relabel = not np.array_equal(ranks, np.arange(len(ranks)))
-        if relabel or statistics is not None:
+        if statistics is not None:
             for entry in itertools.chain.from_iterable(splits.values()):
-                entry.update(_rewrite(self._folder / entry["file"], self._schema, ranks, statistics))
+                entry.update(_rewrite(self._folder / entry["file"], self._schema, partial(_scaled, statistics)))
         counts = {split: [self._class_counts[split, self._classes[name]] for name in names] for split in SPLITS}
         return {
             "splits": splits,
@@ -233,6 +231,27 @@ class _Corpus:
             "statistics": statistics,
             **self.sieve.counts(),
         }
+
+    def _settle(self, splits: dict[str, list[dict[str, Any]]], names: list[str]) -> None:
+        """Number the classes in the order of `names`; without a task to say what they are for, numbers among them
+        become targets, too."""
+        ranks = np.zeros(len(names), np.int64)
+        for rank, name in enumerate(names):
+            ranks[self._classes[name]] = rank
+        values = np.array([_natural(name)[1] for name in names], np.float32)
+        numbers = self._task is None and names and all(_natural(name)[0] == 0 for name in names)
+        if not numbers and np.array_equal(ranks, np.arange(len(ranks))):
+            return
+
+        def settled(block: Any) -> Columns:
+            label = ranks[block["label"]]
+            return {**block, "label": label, **({"target": values[label]} if numbers else {})}
+
+        before = dict(self._schema)
+        if numbers:
+            self._schema["target"] = Column("target", "float32")
+        for entry in itertools.chain.from_iterable(splits.values()):
+            entry.update(_rewrite(self._folder / entry["file"], before, settled, self._schema))
 
     def _totals(self) -> dict[str, int]:
         """Samples by class, in all splits together."""
@@ -288,18 +307,21 @@ def _statistics(folder: Path, schema: Schema, entries: list[dict[str, Any]]) -> 
     }
 
 
-def _rewrite(path: Path, schema: Schema, ranks: NDArray[np.int64], statistics: dict[str, Any] | None) -> dict[str, Any]:
-    """Write a shard again with final labels and standardised numbers; its new entry."""
+def _rewrite(
+    path: Path, schema: Schema, change: Callable[[Columns], Columns], become: Schema | None = None
+) -> dict[str, Any]:
+    """Write a shard again with its columns changed, in the schema that they `become`; its new entry."""
     views = open_shard(path, schema)
     rows = np.arange(views["id"].rows)
-    block: Any = {name: view.take(rows) for name, view in views.items()}
-    if "label" in block:
-        block["label"] = ranks[block["label"]]
-    if statistics is not None:
-        block["features"] = (block["features"] - np.array(statistics["mean"])) / np.array(statistics["deviation"])
-        if "target" in block:
-            block["target"] = (block["target"] - statistics["target_mean"]) / statistics["target_deviation"]
     beside = path.with_suffix(".next")
-    entry = write_shard(beside, schema, [block])
+    entry = write_shard(beside, become or schema, [change({name: view.take(rows) for name, view in views.items()})])
     os.replace(beside, path)
     return {**entry, "file": path.name}
+
+
+def _scaled(statistics: dict[str, Any], block: Any) -> Columns:
+    """Features, and a target, standardised."""
+    scaled = {"features": (block["features"] - np.array(statistics["mean"])) / np.array(statistics["deviation"])}
+    if "target" in block:
+        scaled["target"] = (block["target"] - statistics["target_mean"]) / statistics["target_deviation"]
+    return {**block, **scaled}

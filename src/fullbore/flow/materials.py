@@ -33,6 +33,7 @@ class Materials:
 
     job: Job
     model: ModelSection
+    """With the folder that the run keeps, where the job names one."""
     train: TrainSection
     task_section: TaskSection
     shards: Shards
@@ -77,10 +78,15 @@ def load(job: Job, paths: RunPaths) -> Materials:
         )
     if job.task.baselines and not shards.rows("validation"):
         raise InputError("task.baselines: there is no validation text to judge them on", hint="raise data.validation")
+    if job.train.early_stopping is not None and not shards.rows("validation"):
+        raise InputError(
+            "train.early_stopping: there are no validation samples to judge by", hint="raise data.validation"
+        )
+    kept = {"folder": str(paths.artifact("base"))} if job.model.kind == "transformers" else {}
     vocabulary = tokenizer.load(paths.artifact("tokenizer")) if job.tokenizer is not None else None
     return Materials(
         job=job,
-        model=job.model,
+        model=job.model.model_copy(update=kept),
         train=job.train,
         task_section=job.task,
         shards=shards,

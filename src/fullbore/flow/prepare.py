@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fullbore.base.errors import InputError, JobError, Problem
 from fullbore.base.units import format_bytes, format_count
@@ -12,7 +14,7 @@ from fullbore.data.labels import require_classes
 from fullbore.data.prepare import Source
 from fullbore.data.shards import Shards
 from fullbore.flow.session import Session, content_key
-from fullbore.models import tokenizer
+from fullbore.models import hub, tokenizer
 from fullbore.record import artifact
 from fullbore.record.artifact import Artifact
 from fullbore.record.ledger import State
@@ -76,8 +78,10 @@ def _packed(job: Job) -> Path | None:
 def prepare_data(session: Session, source: Source | None = None) -> Artifact:
     """Run the stages from the source to the shards that training reads; returns the last artifact.
 
+    A run that holds an artifact of its own needs nothing of what it was made from: that may be gone.
     `source`: what `look` saw, if it was asked already.
     """
+    _base(session)
     corpus = _corpus(session, source)
     if session.job.tokenizer is None or session.job.task is None:
         return corpus
@@ -85,41 +89,82 @@ def prepare_data(session: Session, source: Source | None = None) -> Artifact:
     return _shards(session, corpus, vocabulary)
 
 
+def _once(
+    session: Session,
+    kind: str,
+    state: State,
+    facts: dict[str, Any],
+    key: Callable[[], str],
+    build: Callable[[Path], Artifact],
+) -> Artifact:
+    """The artifact that the run holds, if it is whole; else `session.cached`, whose key is only then asked for."""
+    place = session.run.paths.artifact(kind)
+    with session.recorder.state(state):
+        try:
+            held = artifact.require_intact(artifact.read(place, kind))
+        except InputError:
+            known = key()
+        else:
+            facts |= {"cached": True, "artifact": str(place)}
+            return held
+    return session.cached(kind, known, state, facts, build)
+
+
+def _base(session: Session) -> None:
+    """Keep what the run begins with of a transformers folder: the user may move it, or train on in it."""
+    model = session.job.model
+    if model is None or model.kind != "transformers":
+        return
+    folder, pretrained = Path(model.folder), model.pretrained
+
+    def key() -> str:
+        return content_key({path.name: artifact.checksum(path) for path in hub.files(folder, pretrained=pretrained)})
+
+    _once(session, "base", State.START, {}, key, lambda out: hub.adopt(folder, out, pretrained=pretrained))
+
+
 def _corpus(session: Session, source: Source | None) -> Artifact:
     job = session.job
-    with session.stage("read") as facts:
-        packed = _packed(job)
+    packed = _packed(job)
+
+    def key() -> str:
+        nonlocal source
         if packed is not None:
-            corpus = session.cached(
-                "corpus",
-                "given",
-                State.READ,
-                facts,
-                lambda _: _given(packed, job),
-            )
-        else:
-            with session.recorder.state(State.READ):
-                source = source or prepare.find(job.data)
-                key = corpus_key(job, source)
-            corpus = session.cached(
-                "corpus",
-                key,
-                State.READ,
-                facts,
-                lambda out: prepare.prepare(
-                    job.data, job.task, out, recorder=session.recorder, progress=session.progress, source=source
-                ),
-            )
+            return "given"
+        source = source or prepare.find(job.data)
+        return corpus_key(job, source)
+
+    def build(out: Path) -> Artifact:
+        if packed is not None:
+            return _given(packed, job)
+        return prepare.prepare(
+            job.data, job.task, out, recorder=session.recorder, progress=session.progress, source=source
+        )
+
+    with session.stage("read") as facts:
+        corpus = _once(session, "corpus", State.READ, facts, key, build)
         facts["detail"] = corpus_summary(corpus)
     return corpus
 
 
+_ANSWERS = {"classification": "label", "regression": "target"}
+
+
 def _given(folder: Path, job: Job) -> Artifact:
-    """The corpus that `pack` wrote, which knows nothing of the task."""
+    """The corpus that `pack` wrote, which knows nothing of the task: its labels are classes, and targets if all of them
+    are numbers."""
     corpus = artifact.require_intact(artifact.read(folder, "corpus"))
-    if job.task is not None and job.task.kind == "classification" and corpus.info["classes"]:
+    kind, classes = job.task.kind if job.task is not None else "", corpus.info["classes"]
+    if kind in _ANSWERS and _ANSWERS[kind] not in corpus.info["columns"]:
+        shown = ", ".join(map(repr, classes[:3])) if classes else "no labels"
+        raise InputError(
+            f"data.source: {folder} was packed with {shown}{', …' if len(classes or ()) > 3 else ''}, "
+            f"expected {'numbers' if classes else 'a label'} for task.kind = {kind!r}",
+            hint="pack it again, and say with --set data.label=… which column or field holds the answer",
+        )
+    if kind == "classification" and classes:
         totals = [sum(counts) for counts in zip(*corpus.info["class_counts_by_split"].values(), strict=True)]
-        require_classes(dict(zip(corpus.info["classes"], totals, strict=True)), whole=True)
+        require_classes(dict(zip(classes, totals, strict=True)), whole=True)
     return corpus
 
 
@@ -133,6 +178,8 @@ def corpus_summary(corpus: Artifact) -> str:
     parts = [f"{format_count(info['kept'])} of {format_count(info['read'])} samples kept"]
     if info["duplicates"]:
         parts.append(f"{format_count(info['duplicates'])} duplicates")
+    if info.get("conflicting"):
+        parts.append(f"{format_count(info['conflicting'])} with the inputs of another and a different label")
     if info["quarantined_count"]:
         first = info["quarantined"][0]
         parts.append(f"{info['quarantined_count']} quarantined (first: {first['id']}: {first['reason']})")
@@ -144,14 +191,19 @@ def _tokenizer(session: Session, corpus: Artifact) -> Artifact:
     if section is None:
         raise InputError("no [tokenizer] section")
     with session.stage("tokenizer") as facts:
-        key = content_key(corpus.digest, section.model_dump())
+        folder = Path(section.folder or "")
+
+        def key() -> str:
+            if section.kind == "folder":
+                return content_key({path.name: artifact.checksum(path) for path in tokenizer.files(folder)})
+            return content_key(corpus.digest, section.model_dump())
 
         def build(out: Path) -> Artifact:
             if section.kind == "folder":
-                return tokenizer.adopt(Path(section.folder or ""), out)
+                return tokenizer.adopt(folder, out)
             return tokenizer.train(Shards(corpus).texts("train"), section, out, parents=(corpus,))
 
-        vocabulary = session.cached("tokenizer", key, State.TOKENISE, facts, build)
+        vocabulary = _once(session, "tokenizer", State.TOKENISE, facts, key, build)
         facts["detail"] = f"{vocabulary.info['vocabulary_size']} tokens"
     return vocabulary
 
@@ -163,12 +215,12 @@ def _shards(session: Session, corpus: Artifact, vocabulary: Artifact) -> Artifac
     if task is None:
         raise InputError("no [task] section")
     with session.stage("pack") as facts:
-        key = content_key(corpus.digest, vocabulary.digest, task.kind, length, job.data.shard_bytes)
-        shards = session.cached(
+        shards = _once(
+            session,
             "shards",
-            key,
             State.PACK,
             facts,
+            lambda: content_key(corpus.digest, vocabulary.digest, task.kind, length, job.data.shard_bytes),
             lambda out: pack.pack(
                 corpus,
                 tokenizer.load(vocabulary.folder),

@@ -95,7 +95,6 @@ def _construct(model: ModelSection, task: TaskSection, sizes: Sizes) -> nn.Modul
                 vocabulary_size=sizes.vocabulary_size,
                 pretrained=model.pretrained,
             ),
-            model.folder,
             sizes,
         )
     count = outputs(task, sizes)
@@ -127,18 +126,18 @@ def with_vocabulary(known: Sizes, vocabulary_size: int, sequence_length: int) ->
     return replace(known, vocabulary_size=vocabulary_size, sequence_length=sequence_length)
 
 
-def _fitting(module: hub.Hub, folder: str, sizes: Sizes) -> hub.Hub:
+def _fitting(module: hub.Hub, sizes: Sizes) -> hub.Hub:
     """`module`, or InputError if the data's tokens or texts are more than it takes."""
     known = module.network.get_input_embeddings().weight.shape[0]
     if (sizes.vocabulary_size or 0) > known:
         raise InputError(
-            f"{folder}: knows {known} tokens, and the tokenizer gives {sizes.vocabulary_size}",
-            hint=f'use the model\'s own tokenizer: tokenizer.kind = "folder", tokenizer.folder = "{folder}"',
+            f"model.folder: its network knows {known} tokens, and the tokenizer gives {sizes.vocabulary_size}",
+            hint='use its own tokenizer: tokenizer.kind = "folder", and tokenizer.folder the same as model.folder',
         )
     longest = getattr(module.network.config, "max_position_embeddings", None)
     if longest is not None and (sizes.sequence_length or 0) > longest:
         raise InputError(
-            f"train.sequence_length: found {sizes.sequence_length}, and {folder} reads at most {longest} tokens",
+            f"train.sequence_length: found {sizes.sequence_length}, and model.folder's reads at most {longest} tokens",
             hint=f"set train.sequence_length = {longest}",
         )
     return module

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fullbore.base.errors import InputError
+from fullbore.record import artifact
+from fullbore.record.artifact import Artifact
 from fullbore.trust import loadsafe
 
 TaskKind = Literal["causal_lm", "masked_lm", "classification", "regression"]
@@ -27,6 +30,25 @@ _DOORS = {
     "classification": "AutoModelForSequenceClassification",
     "regression": "AutoModelForSequenceClassification",
 }
+
+
+def files(folder: Path, *, pretrained: bool) -> list[Path]:
+    """What `Hub.open` reads of a folder: config.json and, with `pretrained`, the weights and their index.
+
+    Raises InputError for pickles, code and what is missing, CorruptError for damaged weights.
+    """
+    loadsafe.read_config(folder)
+    index = folder / "model.safetensors.index.json"
+    weights = [*([index] if index.is_file() else []), *loadsafe.weight_files(folder)] if pretrained else []
+    return [folder / "config.json", *weights]
+
+
+def adopt(folder: Path, out: Path, *, pretrained: bool) -> Artifact:
+    """Copy what `Hub.open` reads of a folder into an artifact. Raises InputError as `files` does."""
+    with artifact.create(out, "base") as draft:
+        for path in files(folder, pretrained=pretrained):
+            shutil.copyfile(path, draft.folder / path.name)
+    return artifact.read(out, "base")
 
 
 def read_architecture(folder: Path) -> dict[str, Any]:

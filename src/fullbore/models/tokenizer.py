@@ -169,9 +169,14 @@ def adopt(folder: Path, out: Path) -> Artifact:
 
 def copy_files(folder: Path, out: Path) -> None:
     """Copy what makes a tokenizer from one folder to another."""
-    for name in (_FILE, "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
-        if (folder / name).is_file():
-            shutil.copyfile(folder / name, out / name)
+    for path in files(folder):
+        shutil.copyfile(path, out / path.name)
+
+
+def files(folder: Path) -> list[Path]:
+    """What makes a tokenizer, of what lies in `folder`."""
+    names = (_FILE, "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+    return [folder / name for name in names if (folder / name).is_file()]
 
 
 def holds(folder: Path) -> bool:

@@ -117,6 +117,8 @@ def _config(
     facts: Mapping[str, Any],
     folder: Path | None,
 ) -> dict[str, Any]:
+    if isinstance(model, TransformersModel):
+        model = model.model_copy(update={"folder": "."})
     ours: dict[str, Any] = {
         "model": model.model_dump(mode="json"),
         "task": task.model_dump(mode="json"),
