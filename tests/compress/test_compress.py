@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from fullbore.base.errors import InputError
+from fullbore.base.errors import GateFailed, InputError
 from fullbore.compress import quantize, speed
 from fullbore.compress import run as compression
 from fullbore.compress.guard import Ratio
@@ -98,7 +98,9 @@ def judging(model: Artifact, judged: Sequence[Batch]) -> Callable[[nn.Module], J
     return judge
 
 
-def compress(model: Artifact, out: Path, data: Sequence[Batch], ids: Any = ((), ()), **section: Any) -> Compression:
+def compress(
+    model: Artifact, out: Path, data: Sequence[Batch], contents: Any = ((), ()), **section: Any
+) -> Compression:
     return compression.run(
         model,
         CompressSection.model_validate(section),
@@ -108,8 +110,8 @@ def compress(model: Artifact, out: Path, data: Sequence[Batch], ids: Any = ((), 
         out=out,
         recorder=Recorder(),
         progress=no_progress,
-        judged_ids=ids[0],
-        calibration_ids=ids[1],
+        judged_contents=contents[0],
+        calibration_contents=contents[1],
     )
 
 
@@ -212,6 +214,33 @@ def test_a_damaged_variant_is_rejected_with_its_reason(
     assert artifact.read(tmp_path / "out").info["variant"] == "bf16"
 
 
+@pytest.mark.usefixtures("always_faster")
+def test_without_fp32_a_limit_that_nothing_meets_fails_and_leaves_the_model(
+    trained: Artifact, data: list[Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_variant = quantize.build
+
+    def damaged(name: str, *arguments: Any, **rest: Any) -> quantize.Variant:
+        made = build_variant(name, *arguments, **rest)
+        if name != "fp32":
+            with torch.no_grad():
+                made.module.get_parameter("model.embed_tokens.weight").mul_(-1)
+        return made
+
+    monkeypatch.setattr(quantize, "build", damaged)
+    with pytest.raises(GateFailed) as failed:
+        compress(trained, tmp_path / "out", data, variants=["bf16", "int8"], max_drop=0.01)
+    told = failed.value.message.splitlines()
+    assert "compress.max_drop = 1.00%" in told[0] and "compress.variants leaves fp32 out" in told[0]
+    assert [line.split(":")[0].strip() for line in told[1:]] == ["bf16", "int8"]
+    assert all("% worse" in line and "at most 1.00% is allowed" in line for line in told[1:])
+    assert failed.value.exit_code == 5
+    assert list(tmp_path.iterdir()) == []
+    artifact.require_intact(trained)
+    with_fp32 = compress(trained, tmp_path / "out", data, max_drop=0.01)
+    assert with_fp32.chosen.variant == "fp32"
+
+
 def fine_layers(model: Artifact) -> list[str]:
     return quantized.linears(weights.load(model.folder).module)
 
@@ -282,6 +311,32 @@ def test_classes_and_statistics_go_along(tmp_path: Path) -> None:
     assert loaded.statistics == info["statistics"]
 
 
+@pytest.mark.usefixtures("always_faster")
+def test_every_calibration_sample_counts(tmp_path: Path) -> None:
+    """What int8 cannot stand shows in the last batch only: a feature that is large and that no weight reads."""
+    section, task = MLPModel(kind="mlp", hidden=(32, 32)), TaskSection(kind="regression")
+    sizes = Sizes(features=4)
+    module = build(section, task, sizes, seed=0)
+    with torch.no_grad():
+        module.get_parameter("layers.0.weight")[:, 3] = 0
+    model = weights.save(
+        module, tmp_path / "m", model=section, task=task, sizes=sizes, tokenizer=None, info={}, parents=()
+    )
+    generator = torch.Generator().manual_seed(0)
+
+    def batch() -> Batch:
+        return {"features": torch.randn(16, 4, generator=generator), "target": torch.zeros(16)}
+
+    usual, odd = [batch() for _ in range(4)], batch()
+    odd["features"][:, 3] = 1e4
+    notes = {}
+    for name, last in (("usual", batch()), ("odd", odd)):
+        found = compress(model, tmp_path / name, [*usual, *usual[:3], last], max_drop=1.0)
+        notes[name] = next(row.reason for row in found.table if row.variant == "int8").rsplit("; ", 1)[1]
+    assert notes["usual"].startswith("2 of 2 linear layers in int8")
+    assert notes["odd"].startswith("1 of 2 linear layers in int8")
+
+
 class Sleeper(nn.Module):
     """Answers in a time that depends on the threads."""
 
@@ -311,8 +366,8 @@ def test_each_network_is_timed_with_the_threads_that_suit_it(monkeypatch: pytest
 
 
 def test_samples_may_not_both_calibrate_and_judge(trained: Artifact, data: list[Batch], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="1 samples both calibrate and judge, among them train:7"):
-        compress(trained, tmp_path / "out", data, ids=(["train:6", "train:7"], ["train:7", "train:8"]))
+    with pytest.raises(InputError, match="1 samples both calibrate and judge, expected none"):
+        compress(trained, tmp_path / "out", data, contents=([b"6", b"7"], [b"7", b"8"]))
     with pytest.raises(InputError, match="no samples"):
         compress(trained, tmp_path / "out", [])
     assert list(tmp_path.iterdir()) == []

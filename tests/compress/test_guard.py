@@ -32,9 +32,15 @@ def measured(variant: str, worse: float = 0.0, speedup: float = 1.0, bytes: int 
     )  # fmt: skip
 
 
-def table(*others: Measured, max_drop: float = 0.01, target: Target = "throughput") -> dict[str, Row]:
-    rows = judge([measured("fp32"), *others], max_drop=max_drop, target=target, seed=0)
-    return {row.variant: row for row in rows} | {"chosen": choose(rows, target)}
+ALL = ("fp32", "bf16", "int8", "odd")
+
+
+def table(
+    *others: Measured, max_drop: float = 0.01, target: Target = "throughput", wanted: tuple[str, ...] = ALL
+) -> dict[str, Row]:
+    rows = judge([measured("fp32"), *others], wanted=wanted, max_drop=max_drop, target=target, seed=0)
+    chosen = choose(rows, target)
+    return {row.variant: row for row in rows} | ({} if chosen is None else {"chosen": chosen})
 
 
 def test_the_fastest_within_the_limit_is_chosen() -> None:
@@ -84,6 +90,21 @@ def test_fp32_always_qualifies() -> None:
     assert rows["fp32"].drop == 0
     assert rows["int8"].reason == "its loss is not a number"
     assert rows["odd"].reason == "it does not run"
+
+
+def test_where_fp32_is_not_wanted_nothing_need_be_gained_over_it() -> None:
+    slower = measured("bf16", 0.001, 0.8, 50)
+    assert table(slower)["chosen"].variant == "fp32"
+    rows = table(slower, wanted=("bf16",))
+    assert rows["chosen"] is rows["bf16"]
+    assert rows["bf16"].reason == "1.25x slower, 2.00x smaller, 0.10% worse"
+    assert not rows["fp32"].kept and rows["fp32"].drop == 0
+    assert rows["fp32"].reason == "the trained model, not among compress.variants"
+
+
+def test_where_fp32_is_not_wanted_nothing_may_be_left() -> None:
+    rows = table(measured("bf16", 0.02, 3.0), Measured("odd", failure="it does not run"), wanted=("bf16", "odd"))
+    assert "chosen" not in rows and not any(row.kept for row in rows.values())
 
 
 def test_higher_is_better_turns_the_sign() -> None:

@@ -161,7 +161,7 @@ def test_the_models_are_listed(client: httpx.Client, models: Models) -> None:
         ({"prompt": "\ud800"}, "prompt", "half of a surrogate pair"),
         ({"prompt": "a b c d " * 200}, "prompt", "expected at most 256 together"),
         ({"prompt": "a" * 100_000}, "prompt", "found 100000 characters, expected at most 256 tokens"),
-        ({"max_tokens": 0}, "max_tokens", "found the number 0, expected greater than or equal to 1"),
+        ({"max_tokens": -1}, "max_tokens", "found the number -1, expected greater than or equal to 0"),
         ({"max_tokens": 201}, "max_tokens", "found the number 201, expected at most 200"),
         ({"max_tokens": 2.5}, "max_tokens", "found the number 2.5, expected a valid integer"),
         ({"max_tokens": "9"}, "max_tokens", "found a string of 1 characters"),
@@ -169,13 +169,20 @@ def test_the_models_are_listed(client: httpx.Client, models: Models) -> None:
         ({"max_tokens": 10**400}, "max_tokens", "huge integer"),
         ({"temperature": -1}, "temperature", "greater than or equal to 0"),
         ({"temperature": "hot"}, "temperature", "expected a valid number"),
-        ({"top_p": 0}, "top_p", "greater than 0"),
+        ({"top_p": -0.1}, "top_p", "greater than or equal to 0"),
+        ({"top_p": 1.1}, "top_p", "less than or equal to 1"),
         ({"seed": 2**64}, "seed", "less than"),
         ({"stop": ["a"] * 5}, "stop", "up to 4"),
         ({"stop": ""}, "stop", "1 to 256 characters"),
         ({"stream": "yes"}, "stream", "expected a valid boolean"),
-        ({"n": 2}, "n", "expected 1"),
-        ({"echo": True}, "echo", "expected"),
+        ({"n": 2}, "n", "found the number 2, expected 1 or null; nothing else is supported here"),
+        ({"n": True}, "n", "found true, expected 1 or null"),
+        ({"best_of": 3}, "best_of", "expected 1 or null"),
+        ({"echo": True}, "echo", "found true, expected false or null"),
+        ({"logprobs": 0}, "logprobs", "found the number 0, expected null"),
+        ({"logit_bias": {"5": 1}}, "logit_bias", "found an object, expected {} or null"),
+        ({"suffix": "x"}, "suffix", 'expected "" or null'),
+        ({"presence_penalty": 0.5}, "presence_penalty", "expected 0 or null"),
         ({"maxtokens": 3}, "maxtokens", "unknown or not supported"),
         ({"stream_options": {"usage": True}}, "stream_options.usage", "unknown"),
         ({"model": "spam"}, "model", "ask POST /v2/models/spam/infer"),
@@ -186,6 +193,64 @@ def test_what_is_wrong_is_named(client: httpx.Client, body: dict[str, Any], para
     assert answer["param"] == param
     assert says in answer["message"]
     assert len(answer["message"]) < 300
+
+
+NOTHING_SPECIAL = {
+    "n": 1,
+    "best_of": 1,
+    "echo": False,
+    "logprobs": None,
+    "logit_bias": {},
+    "suffix": "",
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0,
+    "stop": [],
+    "stream": False,
+    "stream_options": None,
+    "user": "somebody",
+}
+
+
+@pytest.mark.parametrize("field", NOTHING_SPECIAL)
+def test_what_asks_for_nothing_special_is_taken(client: httpx.Client, field: str) -> None:
+    """As clients send it that write out every field, or null for what they leave open."""
+    body = {"prompt": "def ", "max_tokens": 4, "temperature": 0}
+    plain = complete(client, **body)["choices"]
+    assert complete(client, **body, **{field: NOTHING_SPECIAL[field]})["choices"] == plain
+    assert complete(client, **body, **{field: None})["choices"] == plain
+
+
+def test_openai_s_own_bounds_are_in_range(client: httpx.Client) -> None:
+    """No token at all, and of all tokens only the likeliest."""
+    none = complete(client, prompt="def ", max_tokens=0)
+    assert (none["choices"][0]["text"], none["choices"][0]["finish_reason"]) == ("", "length")
+    assert none["usage"]["completion_tokens"] == 0
+    sharpest = complete(client, prompt="def ", max_tokens=8, temperature=2, top_p=0)
+    assert sharpest["choices"] == complete(client, prompt="def ", max_tokens=8, temperature=0)["choices"]
+    whole = complete(client, prompt="def ", max_tokens=8, temperature=0)["choices"][0]["text"]
+    assert (
+        complete(client, prompt="def ", max_tokens=8, temperature=0, stop=list("\x01\x02\x03\x04"))["choices"][0][
+            "text"
+        ]
+        == whole
+    )
+
+
+def test_usage_that_is_asked_for_is_null_in_all_chunks_but_the_last(client: httpx.Client) -> None:
+    body = {"prompt": ["def ", "the "], "max_tokens": 6, "temperature": 0}
+    asked = events(client, **body, stream_options={"include_usage": True, "include_obfuscation": False})
+    assert len(asked) > 4
+    assert all("usage" in chunk and chunk["usage"] is None and chunk["choices"] for chunk in asked[:-1])
+    assert asked[-1]["choices"] == [] and asked[-1]["usage"]["completion_tokens"] == 12
+    for options in ({"include_usage": False}, {"include_usage": None}, {}, None):
+        assert not any("usage" in chunk for chunk in events(client, **body, stream_options=options))
+
+
+def test_errors_have_openai_s_types_and_codes(client: httpx.Client) -> None:
+    unknown = error(client, 404, model="nobody")
+    assert (unknown["type"], unknown["param"], unknown["code"]) == ("invalid_request_error", "model", "model_not_found")
+    long = error(client, 400, prompt="a b c d " * 200)
+    assert (long["type"], long["param"], long["code"]) == ("invalid_request_error", "prompt", "context_length_exceeded")
 
 
 def test_a_missing_prompt_and_an_unknown_model_are_told(client: httpx.Client) -> None:

@@ -124,7 +124,7 @@ FINE = tensor("features", "FP32", [[1.0, 2.0, 3.0]])
 
 
 @pytest.mark.parametrize(
-    ("model", "inputs", "param", "says"),
+    ("model", "inputs", "field", "says"),
     [
         ("diabetes", [], "inputs", "expected"),
         ("diabetes", [FINE, FINE], "inputs", "found features, features, expected features alone"),
@@ -155,26 +155,82 @@ FINE = tensor("features", "FP32", [[1.0, 2.0, 3.0]])
     ],
 )
 def test_what_is_wrong_is_named(
-    client: httpx.Client, model: str, inputs: list[dict[str, Any]], param: str, says: str
+    client: httpx.Client, model: str, inputs: list[dict[str, Any]], field: str, says: str
 ) -> None:
-    answer = post(client, model, *inputs)
-    assert answer.status_code == 400, answer.text
-    told = answer.json()["error"]
-    assert told["param"] == param
-    assert says in told["message"]
+    told = refused(post(client, model, *inputs), 400)
+    assert told.startswith(f"{field}: ")
+    assert says in told
 
 
-def test_parameters_are_checked(client: httpx.Client) -> None:
+def refused(answer: httpx.Response, status: int) -> str:
+    """The message of the protocol's error object, which holds nothing else."""
+    assert answer.status_code == status, answer.text
+    body = answer.json()
+    assert body.keys() == {"error"} and isinstance(body["error"], str)
+    return str(body["error"])
+
+
+def test_parameters_that_nobody_knows_are_ignored(client: httpx.Client) -> None:
+    """The protocol leaves parameters to the server; binary_data = false asks for what is done anyway."""
+    loose = {"priority": 1, "binary_data": False, "binary_data_size": None}
+    wanted = infer(client, "digits", tensor("features", "FP32", [[1.0, 2.0, 3.0, 4.0]]))
+    given = {**tensor("features", "FP32", [[1.0, 2.0, 3.0, 4.0]]), "parameters": loose}
+    outputs = [{"name": name, "parameters": loose} for name in wanted]
+    assert infer(client, "digits", given, outputs=outputs, parameters={**loose, "max_tokens": "x"}) == wanted
+    text = tensor("text", "BYTES", ["def "])
+    assert infer(client, "lm", text, parameters={"max_tokens": 3, **loose}) == infer(
+        client, "lm", text, parameters={"max_tokens": 3}
+    )
+
+
+def test_parameters_that_cannot_be_honoured_are_named(client: httpx.Client) -> None:
     text = tensor("text", "BYTES", ["a"])
-    assert post(client, "spam", text, parameters={"max_tokens": 3}).json()["error"]["param"] == "parameters"
-    assert post(client, "lm", text, parameters={"max_tokens": 0}).json()["error"]["param"] == "parameters.max_tokens"
-    assert post(client, "lm", text, parameters={"max_tokens": 201}).json()["error"]["param"] == "max_tokens"
-    assert post(client, "spam", text, outputs=[{"name": "x"}]).json()["error"]["param"] == "outputs"
+    expected = "is not supported here, tensors travel as JSON; leave it out or make it false"
+    binary = {key: value for key, value in text.items() if key != "data"} | {"parameters": {"binary_data_size": 5}}
+    told = refused(post(client, "spam", binary), 400)
+    assert told == f"inputs.0.parameters: binary_data_size {expected}"
+    asked = post(client, "spam", text, outputs=[{"name": "label", "parameters": {"binary_data": True}}])
+    assert refused(asked, 400) == f"outputs.0.parameters: binary_data {expected}"
+    whole = post(client, "lm", text, parameters={"binary_data_output": True})
+    assert refused(whole, 400) == f"parameters: binary_data_output {expected}"
+    assert "parameters.max_tokens: found" in refused(post(client, "lm", text, parameters={"max_tokens": -1}), 400)
+    assert "max_tokens: found" in refused(post(client, "lm", text, parameters={"max_tokens": 201}), 400)
+    assert refused(post(client, "spam", text, outputs=[{"name": "x"}]), 400).startswith("outputs: found 'x'")
 
 
-def test_unknown_models_and_binary_tensors_are_refused(client: httpx.Client) -> None:
-    answer = post(client, "nobody", FINE)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+def test_unknown_models_versions_and_binary_tensors_are_refused(client: httpx.Client) -> None:
+    assert refused(post(client, "nobody", FINE), 404).startswith("no model 'nobody'")
     headers = {"content-type": "application/json", "inference-header-content-length": "5"}
     binary = client.post("/v2/models/diabetes/infer", content=b"{}", headers=headers)
-    assert (binary.status_code, binary.json()["error"]["code"]) == (415, "binary_tensors")
+    assert refused(binary, 415).startswith("binary tensors")
+    for method, rest in (("GET", ""), ("GET", "/ready"), ("POST", "/infer")):
+        versioned = client.request(method, f"/v2/models/diabetes/versions/1{rest}")
+        assert refused(versioned, 404).startswith("model 'diabetes' has no versions, found '1'")
+    assert refused(client.get("/v2/models/nobody/versions/1"), 404).startswith("no model 'nobody'")
+    refused(client.get("/v2/nothing"), 404)
+    refused(client.get("/v2/models/diabetes/infer"), 405)
+
+
+def test_answers_hold_what_the_protocol_says_and_nothing_else(client: httpx.Client, models: Models) -> None:
+    """Each output that the metadata declares comes with that datatype and shape, its data in row-major order."""
+    inputs = {
+        "lm": tensor("text", "BYTES", ["a", "b"]),
+        "spam": tensor("text", "BYTES", ["a", "b"]),
+        "fashion": tensor("pixels", "UINT8", PIXELS[:2]),
+        "diabetes": tensor("features", "FP32", FEATURES[:2].tolist()),
+        "digits": tensor("features", "FP32", [[1.0, 2.0, 3.0, 4.0]] * 2),
+    }
+    for name in models:
+        described = client.get(f"/v2/models/{name}").json()
+        assert described.keys() <= {"name", "versions", "platform", "inputs", "outputs", "parameters"}
+        answer = post(client, name, inputs[name]).json()
+        assert answer.keys() == {"model_name", "outputs"}
+        assert post(client, name, inputs[name], id="").json()["id"] == ""
+        assert [output["name"] for output in answer["outputs"]] == [one["name"] for one in described["outputs"]]
+        for told, given in zip(described["outputs"], answer["outputs"], strict=True):
+            assert given.keys() == {"name", "shape", "datatype", "data"}
+            assert given["datatype"] == told["datatype"]
+            assert given["shape"] == [2, *told["shape"][1:]]
+            kind = str if given["datatype"] == "BYTES" else float
+            assert {type(value) for value in given["data"]} == {kind}
+    assert client.get("/v2").json().keys() == {"name", "version", "extensions"}

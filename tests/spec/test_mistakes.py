@@ -148,11 +148,26 @@ def test_missing_sections_point_at_the_file(tmp_path: Path) -> None:
         ({"tokenizer.kind": "folder"}, "job.toml:6 tokenizer.folder: missing; expected a folder with tokenizer.json for "
          "tokenizer.kind = folder (--set)"),
         ({"tokenizer.folder": "x"}, "--set tokenizer.folder: is for kind = folder only, not tokenizer.kind = byte_bpe (default)"),
+        ({"compress.samples": "8", "data.validation": "0", "data.format": "text"}, "--set compress: has no held-out "
+         "samples to judge variants on: data.validation = 0.0 (--set), data.test = 0.0 (default); raise one of them, or "
+         "leave [compress] out"),
+        ({"compress.samples": "8", "data.validation": "0"}, "--set compress: has no held-out samples to judge variants "
+         "on: data.validation = 0.0 (--set), data.test = 0.0 (default); raise one of them, or leave [compress] out; files "
+         'that hold a validation or test split of their own need data.format = "images" or "idx"'),
         ({"serve.prompt_tokens": "2048"}, "--set serve.prompt_tokens: 2048 is more than serve.max_tokens = 1024 (default)"),
     ],
 )  # fmt: skip
 def test_contradictions_name_both_places(tmp_path: Path, overrides: dict[str, str], expected: str) -> None:
     assert mistakes(tmp_path, GOOD, overrides) == [expected]
+
+
+@pytest.mark.parametrize(
+    "held_out", ["validation = 0.1", "validation = 0\ntest = 0.1", 'validation = 0\nformat = "idx"']
+)
+def test_variants_can_be_judged_on_either_split_and_on_one_that_the_files_bring(tmp_path: Path, held_out: str) -> None:
+    text = GOOD.replace('source = "."', f'source = "."\n{held_out}') + "[compress]\n"
+    (tmp_path / "job.toml").write_text(text)
+    assert load(str(tmp_path / "job.toml")).job.compress is not None
 
 
 MLP = '[task]\nkind = "classification"\n[model]\nkind = "mlp"\n'
@@ -166,6 +181,8 @@ MLP = '[task]\nkind = "classification"\n[model]\nkind = "mlp"\n'
         (MLP, ["job.toml:6 model: needs a section [train]: without one it is never built"]),
         ('[task]\nkind = "causal_lm"\n', ["job.toml:5 task.kind: causal_lm needs a section [tokenizer]"]),
         (MLP.replace("mlp", "textcnn") + '[train]\nbudget = "1s"\n', ["job.toml:7 model.kind: textcnn needs a section [tokenizer]"]),
+        ('[task]\nkind = "masked_lm"\n[tokenizer]\n[model]\nkind = "transformers"\nfolder = "."\n[train]\nbudget = "1s"\n'
+         '[serve]\n', ["job.toml:12 serve: has no answer to give of task.kind = masked_lm (job.toml:5); leave [serve] out"]),
         (MLP + '[train]\nbudget = "1M tokens"\n', ["job.toml:9 train.budget: 1000000 tokens: only language models count "
          "tokens; expected time, steps, samples or epochs with task.kind = classification (job.toml:5)"]),
     ],

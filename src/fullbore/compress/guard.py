@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -99,16 +99,24 @@ def interval(trained: Judgement, found: Judgement, seed: int) -> tuple[float, fl
     return float(low), float(high)
 
 
-def judge(measured: Sequence[Measured], *, max_drop: float, target: Target, seed: int) -> tuple[Row, ...]:
-    """The table: fp32, the trained model itself, always qualifies; another variant if it loses at most `max_drop` of
-    the metric and gains what `target` asks for: size, or speed by more than the rounds differ."""
+def judge(
+    measured: Sequence[Measured], *, wanted: Collection[str], max_drop: float, target: Target, seed: int
+) -> tuple[Row, ...]:
+    """The table: which of the `wanted` variants may be kept.
+
+    A variant may if it loses at most `max_drop` of the metric and gains over fp32 what `target` asks for: size, or
+    speed by more than the rounds differ. fp32 is the trained model itself: it loses nothing, and where it is not
+    wanted, nothing need be gained over it.
+    """
     trained = next(one for one in measured if one.variant == "fp32")
-    return tuple(_row(one, trained, max_drop, target, seed) for one in measured)
+    return tuple(_row(one, trained, wanted, max_drop, target, seed) for one in measured)
 
 
-def choose(rows: Sequence[Row], target: Target) -> Row:
-    """The best of the kept rows by `target`; the earlier one where they are equal."""
+def choose(rows: Sequence[Row], target: Target) -> Row | None:
+    """The best of the kept rows by `target`, the earlier one where they are equal; none if no row is kept."""
     kept = [row for row in rows if row.kept]
+    if not kept:
+        return None
     if target == "size":
         return min(kept, key=lambda row: row.bytes)
     if target == "latency":
@@ -116,7 +124,8 @@ def choose(rows: Sequence[Row], target: Target) -> Row:
     return max(kept, key=lambda row: row.samples_per_second)
 
 
-def _row(one: Measured, trained: Measured, max_drop: float, target: Target, seed: int) -> Row:
+def _row(one: Measured, trained: Measured, wanted: Collection[str], max_drop: float, target: Target, seed: int) -> Row:
+    replaces = trained.variant in wanted
     numbers: dict[str, Any] = {
         "variant": one.variant,
         "samples_per_second": one.samples_per_second,
@@ -129,12 +138,15 @@ def _row(one: Measured, trained: Measured, max_drop: float, target: Target, seed
         return Row(**numbers, value=None, interval=None, drop=None, kept=False, reason=one.failure)
     found, base = one.judgement, trained.judgement
     if one is trained:
-        return Row(**numbers, value=found.value, interval=(0.0, 0.0), drop=0.0, kept=True, reason="the trained model")
+        reason = "the trained model" if replaces else "the trained model, not among compress.variants"
+        return Row(**numbers, value=found.value, interval=(0.0, 0.0), drop=0.0, kept=replaces, reason=reason)
     if not math.isfinite(found.value) or not np.isfinite(found.scores).all():
         reason = f"its {found.metric} is not a number"
         return Row(**numbers, value=None, interval=None, drop=None, kept=False, reason=reason)
     lost, bounds = drop(base.value, found.value, base.higher_is_better), interval(base, found, seed)
-    reasons = [*_too_bad(found.metric, lost, bounds, max_drop), *_no_gain(one, trained, target)]
+    reasons = _too_bad(found.metric, lost, bounds, max_drop)
+    if replaces:
+        reasons += _no_gain(one, trained, target)
     reason = "; ".join(reasons) or _gain(one, trained, target, lost)
     if one.note:
         reason += f"; {one.note}"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,10 +19,10 @@ _LARGEST_ERROR = 0.05
 """Relative error of a layer's output above which it stays as it is."""
 _ROUNDS = 5
 _ROWS = 1024
-"""Most rows of a layer's input that are kept to try it on."""
+"""Most rows of a layer's input that are kept to time it on."""
 
 Run = Callable[[nn.Module], None]
-"""Puts calibration samples through a network."""
+"""Puts all calibration samples through a network."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,9 @@ class Layer:
 
     name: str
     error: float
-    """Root mean square error of its output, relative to the output."""
+    """Root mean square error of its output, relative to the output, over all calibration samples."""
     speedup: float
-    """Times faster than the layer it replaces, on the calibration samples' activations."""
+    """Times faster than the layer it replaces, on activations of the first calibration samples."""
 
     def pays(self, needs_speed: bool) -> bool:
         return self.error <= _LARGEST_ERROR and (self.speedup > 1 or not needs_speed)
@@ -74,42 +75,54 @@ def build(variant: str, trained: nn.Module, calibrate: Run, *, needs_speed: bool
 
 def inspect(module: nn.Module, calibrate: Run) -> list[Layer]:
     """Each linear layer that could be int8, with its error and speed on the activations that calibration gives it."""
-    return [_inspect(name, layer, seen) for name, (layer, seen) in _activations(module, calibrate).items()]
-
-
-def _activations(module: nn.Module, calibrate: Run) -> Mapping[str, tuple[nn.Linear, Tensor]]:
-    """The linear layers below the head, each with its first input [M, K]."""
-    found: dict[str, tuple[nn.Linear, Tensor]] = {}
-    hooks = []
-    for name in quantized.linears(module):
-        layer = module.get_submodule(name)
-
-        def keep(layer: nn.Module, given: Sequence[Tensor], name: str = name) -> None:
-            if name not in found and isinstance(layer, nn.Linear):
-                found[name] = (layer, given[0].detach().reshape(-1, layer.in_features)[:_ROWS].clone())
-
-        hooks.append(layer.register_forward_pre_hook(keep))
+    trials = {name: _Trial(module.get_submodule(name)) for name in quantized.linears(module)}
+    hooks = [trial.layer.register_forward_hook(trial.watch) for trial in trials.values()]
     try:
         calibrate(module)
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return [
+        Layer(name, trial.error(), _speedup(trial.layer, trial.integer, trial.rows))
+        for name, trial in trials.items()
+        if trial.rows is not None
+    ]
+
+
+class _Trial:
+    """A linear layer and what would stand for it, which sees all that the layer is given."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        assert isinstance(layer, nn.Linear)
+        self.layer, self.integer = layer, Int8Linear.from_linear(layer)
+        self.rows: Tensor | None = None
+        """The first of its inputs [M, K]."""
+        self._wrong = self._whole = 0.0
+
+    @torch.inference_mode()
+    def watch(self, _: nn.Module, given: Sequence[Tensor], output: Tensor) -> None:
+        """A forward hook: add up the squares of the output and of what int8 makes wrong in it."""
+        wanted = output.float()
+        self._wrong += (wanted - self.integer(given[0]).float()).square().sum().item()
+        self._whole += wanted.square().sum().item()
+        if self.rows is None:
+            self.rows = given[0].reshape(-1, self.layer.in_features)[:_ROWS].clone()
+
+    def error(self) -> float:
+        return math.sqrt(self._wrong) / max(math.sqrt(self._whole), 1e-12)
 
 
 @torch.inference_mode()
-def _inspect(name: str, layer: nn.Linear, seen: Tensor) -> Layer:
-    integer = Int8Linear.from_linear(layer)
-    wanted, given = layer(seen).float(), integer(seen).float()
-    error = (wanted - given).square().mean().sqrt() / wanted.square().mean().sqrt().clamp_min(1e-12)
+def _speedup(layer: nn.Module, integer: nn.Module, rows: Tensor) -> float:
+    """How many times faster `integer` answers `rows` than `layer`."""
     ratios = []
     for _ in range(_ROUNDS):
         before = time.perf_counter()
-        layer(seen)
+        layer(rows)
         between = time.perf_counter()
-        integer(seen)
+        integer(rows)
         ratios.append((between - before) / (time.perf_counter() - between))
-    return Layer(name, float(error), statistics.median(ratios))
+    return statistics.median(ratios)
 
 
 def size(module: nn.Module) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fullbore.base.errors import InputError
+from fullbore.base.errors import GateFailed, InputError
 from fullbore.base.files import remove_drafts
 from fullbore.compress import guard, quantize
 from fullbore.compress import speed as timing
@@ -47,18 +47,19 @@ def run(
     out: Path,
     recorder: Recorder,
     progress: Progress,
-    judged_ids: Collection[str] = (),
-    calibration_ids: Collection[str] = (),
+    judged_contents: Collection[bytes] = (),
+    calibration_contents: Collection[bytes] = (),
 ) -> Compression:
     """Write the best variant of `model` that loses at most `section.max_drop` of what `judge` measures to `out`.
 
-    `calibration` decides which layers stand int8, `speed` is what variants are timed on, interleaved round by round.
-    The ids name the samples behind `judge` and `calibration`. Raises InputError if some are in both, or there are none.
+    All of `calibration` decides which layers stand int8, `speed` is what variants are timed on, interleaved round by
+    round. The contents identify the samples behind `judge` and `calibration`, whatever split they are in. Raises
+    InputError if some are in both, or there are none; GateFailed if none of `section.variants` may be kept.
     """
-    both = set(judged_ids) & set(calibration_ids)
+    both = set(judged_contents) & set(calibration_contents)
     if both:
         raise InputError(
-            f"compress: {len(both)} samples both calibrate and judge, among them {min(both)}; expected none",
+            f"compress: {len(both)} samples both calibrate and judge, expected none",
             hint="set data.validation, so that judging samples are held out",
         )
     if not calibration or not speed:
@@ -71,7 +72,7 @@ def run(
     with timing.threads(timing.best_threads(loaded.module, speed[0], task)):
         for index, name in enumerate(wanted):
             progress("compress", index, len(wanted), "variants", detail=f"building and judging {name}")
-            measured[name], made = _try(name, loaded, section, judge, calibration[0], modules)
+            measured[name], made = _try(name, loaded, section, judge, calibration, modules)
             if made is not None:
                 modules[name] = made
     progress("compress", len(wanted), len(wanted), "variants", detail="timing them on this host")
@@ -86,12 +87,30 @@ def run(
             threads=found.threads,
             speedup=found.speedup,
         )
-    table = guard.judge(tuple(measured.values()), max_drop=section.max_drop, target=section.target, seed=_SEED)
+    table = guard.judge(
+        tuple(measured.values()),
+        wanted=section.variants,
+        max_drop=section.max_drop,
+        target=section.target,
+        seed=_SEED,
+    )
     chosen = guard.choose(table, section.target)
     for row in table:
         recorder.event("variant", **asdict(row), chosen=row is chosen)
+    if chosen is None:
+        raise _none_qualifies(table, section)
     written = _write(model, loaded, modules[chosen.variant], chosen, table, measured, rounds, out)
     return Compression(table, chosen, written)
+
+
+def _none_qualifies(table: Sequence[Row], section: CompressSection) -> GateFailed:
+    """Only where fp32 is not wanted: it always qualifies."""
+    tried = [f"  {row.variant}: {row.reason}" for row in table if row.variant in section.variants]
+    limit = f"compress.max_drop = {section.max_drop:.2%}"
+    return GateFailed(
+        "\n".join([f"compress: no variant qualifies ({limit}), and compress.variants leaves fp32 out", *tried]),
+        hint="raise compress.max_drop, or add fp32 to compress.variants to keep the trained model as it is",
+    )
 
 
 def _wanted(section: CompressSection) -> tuple[str, ...]:
@@ -104,19 +123,20 @@ def _try(
     loaded: LoadedModel,
     section: CompressSection,
     judge: Callable[[nn.Module], Judgement],
-    calibration: Batch,
+    calibration: Sequence[Batch],
     modules: dict[str, nn.Module],
 ) -> tuple[Measured, nn.Module | None]:
     """Build and judge one variant; one that cannot be had says why. Raises what the trained model itself raises."""
     task = loaded.task.kind
 
-    def run_once(module: nn.Module) -> None:
-        timing.answer(module, calibration, task)
+    def calibrate(module: nn.Module) -> None:
+        for batch in calibration:
+            timing.answer(module, batch, task)
 
     try:
         base = torch.bfloat16 if section.target == "size" else _base(modules, calibration, task)
-        made = quantize.build(name, loaded.module, run_once, needs_speed=section.target != "size", base=base)
-        run_once(made.module)
+        made = quantize.build(name, loaded.module, calibrate, needs_speed=section.target != "size", base=base)
+        timing.answer(made.module, calibration[0], task)
         judgement = judge(made.module)
     except quantize.NothingToGain as reason:
         return Measured(name, failure=str(reason)), None
@@ -127,12 +147,12 @@ def _try(
     return Measured(name, judgement, bytes=quantize.size(made.module), note=made.note), made.module
 
 
-def _base(modules: dict[str, nn.Module], calibration: Batch, task: str) -> torch.dtype:
+def _base(modules: dict[str, nn.Module], calibration: Sequence[Batch], task: str) -> torch.dtype:
     """The faster of what is there for the layers that stay as they are; bf16 if it was not tried."""
     known: dict[str, nn.Module] = {name: modules[name] for name in ("fp32", "bf16") if name in modules}
     if len(known) < 2:
         return torch.bfloat16
-    found = timing.compare(known, [calibration], task, rounds=(3, 9), limit=0.5)["bf16"]
+    found = timing.compare(known, calibration, task, rounds=(3, 9), limit=0.5)["bf16"]
     return torch.bfloat16 if found.speedup["throughput"].middle > 1 else torch.float32
 
 

@@ -88,6 +88,8 @@ def _routes(catalogue: Catalogue, gate: Gate, section: ServeSection, metrics: Me
         ("GET", "/v2/models/{name}", protocol.model),
         ("GET", "/v2/models/{name}/ready", protocol.model_ready),
         ("POST", "/v2/models/{name}/infer", protocol.infer),
+        ("GET", "/v2/models/{name}/versions/{version:path}", protocol.unversioned),
+        ("POST", "/v2/models/{name}/versions/{version:path}", protocol.unversioned),
     ]
     return [Route(path, _answering(endpoint, path, gate, metrics), methods=[verb]) for verb, path, endpoint in table]
 
@@ -102,7 +104,7 @@ def _answering(endpoint: Endpoint, route: str, gate: Gate, metrics: Metrics) -> 
             told = gate.refuse(error)
             if told.status == 500:
                 _log_failure(route, error)
-            response = told.response()
+            response = told.response(route)
         return _finished(response, route, metrics)
 
     return answer
@@ -117,7 +119,7 @@ def _unrouted(metrics: Metrics) -> Callable[[Request, Exception], Response]:
             told = ApiError(405, message, code="method_not_allowed", headers=headers)
         else:
             told = ApiError(status, "there is nothing here; GET /v1/models or /v2 say what is", code="not_found")
-        return _finished(told.response(), "none", metrics)
+        return _finished(told.response(request.url.path), "none", metrics)
 
     return answer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ValidationError
 from starlette.requests import Request
 
 from fullbore.serve.errors import ApiError, invalid
@@ -84,7 +84,10 @@ def kind_of(value: Any) -> str:
 
 
 def validate(kind: type[Wanted], value: dict[str, Any], within: str = "") -> Wanted:
-    """`value` as a `kind`. Raises ApiError 400 naming the field, what was found and what was expected."""
+    """`value` as a `kind`. Raises ApiError 400 naming the field, what was found and what was expected.
+
+    A validator of `kind` raises ValueError to say in its own words what is wrong with a field.
+    """
     try:
         return kind.model_validate(value)
     except ValidationError as error:
@@ -94,8 +97,23 @@ def validate(kind: type[Wanted], value: dict[str, Any], within: str = "") -> Wan
             raise invalid(f"{field}: unknown or not supported here", field, "unknown_field") from None
         if first["type"] == "missing":
             raise invalid(f"{field}: missing", field, "missing_field") from None
+        if first["type"] == "value_error":
+            raise invalid(f"{field}: {first['ctx']['error']}", field, "unsupported_value") from None
         expected = first["msg"].removeprefix("Input should be ")
         raise invalid(f"{field}: found {kind_of(first['input'])}, expected {expected}", field) from None
+
+
+def only(*neutral: Any) -> AfterValidator:
+    """For a field that is not supported: it may be left out, be null or one of `neutral`, which ask for nothing."""
+
+    def check(value: Any) -> Any:
+        same = any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in neutral)
+        if value is not None and not same:
+            expected = " or ".join(json.dumps(one) for one in (*neutral, None))
+            raise ValueError(f"found {kind_of(value)}, expected {expected}; nothing else is supported here")
+        return value
+
+    return AfterValidator(check)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from fullbore.serve.errors import ApiError, invalid
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _LONGEST_TOKEN = 256
 """Characters; a text of more than so many a token is not even tokenised."""
+_TOO_LONG = "context_length_exceeded"
+"""OpenAI's code: clients look for it to shorten what they send."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Served:
         for text in texts:
             if self.generates and context is not None and len(text) > context * _LONGEST_TOKEN:
                 message = f"{field}: found {len(text)} characters, expected at most {context} tokens"
-                raise invalid(message, field, "context_exceeded")
+                raise invalid(message, field, _TOO_LONG)
             try:
                 text.encode()
             except UnicodeEncodeError as error:
@@ -63,7 +65,7 @@ class Served:
         context = self.loaded.sizes.sequence_length
         if context is not None and len(prompt) + max_tokens > context:
             found = f"{len(prompt)} tokens of prompt and {max_tokens} to generate"
-            raise invalid(f"{field}: found {found}, expected at most {context} together", field, "context_exceeded")
+            raise invalid(f"{field}: found {found}, expected at most {context} together", field, _TOO_LONG)
         return prompt
 
 

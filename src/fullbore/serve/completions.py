@@ -8,13 +8,13 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from fullbore.serve.body import kind_of, parse_object, validate
+from fullbore.serve.body import kind_of, only, parse_object, validate
 from fullbore.serve.catalogue import Catalogue, Served
 from fullbore.serve.errors import invalid
 from fullbore.serve.gate import Gate, Piece
@@ -30,7 +30,8 @@ _LONGEST_STOP = 256
 
 class _StreamOptions(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-    include_usage: bool = False
+    include_usage: bool | None = None
+    include_obfuscation: Annotated[Any, only(False)] = None
 
 
 class CompletionRequest(BaseModel):
@@ -39,23 +40,23 @@ class CompletionRequest(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
     model: str | None = None
     prompt: Any
-    max_tokens: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=0)
     temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
+    top_p: float | None = Field(None, ge=0, le=1)
     top_k: int | None = Field(None, ge=0, le=2**31)
     stop: Any = None
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     user: str | None = None
-    n: Literal[1] | None = None
-    best_of: Literal[1] | None = None
-    echo: Literal[False] | None = None
-    logprobs: None = None
-    logit_bias: None = None
-    suffix: None = None
-    presence_penalty: Literal[0] | None = None
-    frequency_penalty: Literal[0] | None = None
+    n: Annotated[Any, only(1)] = None
+    best_of: Annotated[Any, only(1)] = None
+    echo: Annotated[Any, only(False)] = None
+    logprobs: Annotated[Any, only()] = None
+    logit_bias: Annotated[Any, only({})] = None
+    suffix: Annotated[Any, only("")] = None
+    presence_penalty: Annotated[Any, only(0)] = None
+    frequency_penalty: Annotated[Any, only(0)] = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def understand(body: bytes, catalogue: Catalogue, section: ServeSection) -> Aske
         for index, tokens in enumerate(_prompts(wanted.prompt, served))
     )
     usage = wanted.stream_options is not None and wanted.stream_options.include_usage
-    return Asked(served.name, prompts, bool(wanted.stream), usage)
+    return Asked(served.name, prompts, bool(wanted.stream), bool(usage))
 
 
 def _prompts(value: Any, served: Served) -> list[Sequence[int]]:
@@ -176,8 +177,13 @@ class Completions:
         pieces: asyncio.Queue[Piece],
         piece: Piece,
     ) -> AsyncIterator[bytes]:
-        """Server-sent events: a chunk for each piece of text, one with why it ended, the usage if asked, [DONE]."""
+        """Server-sent events: a chunk for each piece of text, one with why it ended, [DONE].
+
+        Where the usage is asked for, it comes in a last chunk without choices, and is null in those before.
+        """
         answers: list[Completion] = []
+        if asked.usage_in_stream:
+            head = {**head, "usage": None}
         try:
             while True:
                 if piece.last:

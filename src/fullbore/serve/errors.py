@@ -1,4 +1,7 @@
-"""Refusals as the client sees them: a status and {"error": {"message", "type", "param", "code"}}."""
+"""Refusals as the client sees them: a status and the error object of the protocol that it speaks.
+
+OpenAI's is {"error": {"message", "type", "param", "code"}}, the Open Inference Protocol's {"error": message}.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from fullbore.serve.lane import Abandoned, DeadlinePassed, Draining, Full, TooLa
 
 _TYPES = {
     400: "invalid_request_error",
-    404: "not_found_error",
+    404: "invalid_request_error",
     405: "invalid_request_error",
     408: "timeout_error",
     413: "invalid_request_error",
@@ -39,11 +42,14 @@ class ApiError(Exception):
         self.headers = headers or {}
 
     def body(self) -> dict[str, Any]:
+        """OpenAI's error object."""
         kind = _TYPES.get(self.status, "server_error")
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
-    def response(self) -> JSONResponse:
-        return JSONResponse(self.body(), self.status, self.headers)
+    def response(self, path: str) -> JSONResponse:
+        """The answer to a request for `path`: below /v2 the Open Inference Protocol's, elsewhere OpenAI's."""
+        body = {"error": self.message} if f"{path}/".startswith("/v2/") else self.body()
+        return JSONResponse(body, self.status, self.headers)
 
 
 def invalid(message: str, param: str | None = None, code: str = "invalid_value") -> ApiError:

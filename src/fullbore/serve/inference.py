@@ -10,10 +10,10 @@ import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -32,6 +32,19 @@ _MOST_ROWS = 4096
 _RANGES = {"UINT8": (0, 255), "FP32": (-3.4028235e38, 3.4028235e38)}
 _DTYPES = {"UINT8": np.uint8, "FP32": np.float32}
 _STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+_ELSEWHERE = ("binary_data", "binary_data_size", "binary_data_output", "shared_memory_region")
+"""Parameters of extensions by which tensors travel in another way than in the JSON."""
+
+
+def _in_json(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Any parameters, as the protocol leaves them to the server, but for those that no answer in JSON honours."""
+    for name in _ELSEWHERE:
+        if parameters.get(name) not in (None, False):
+            raise ValueError(f"{name} is not supported here, tensors travel as JSON; leave it out or make it false")
+    return parameters
+
+
+Parameters = Annotated[dict[str, Any], AfterValidator(_in_json)]
 
 
 class _Tensor(BaseModel):
@@ -39,24 +52,24 @@ class _Tensor(BaseModel):
     name: str
     shape: list[int] = Field(min_length=1, max_length=8)
     datatype: str
-    parameters: dict[str, Any] = Field(default_factory=dict, max_length=0)
+    parameters: Parameters = Field(default_factory=dict)
     data: list[Any]
 
 
 class _Output(BaseModel):
     model_config = _STRICT
     name: str
-    parameters: dict[str, Any] = Field(default_factory=dict, max_length=0)
+    parameters: Parameters = Field(default_factory=dict)
 
 
-class _Parameters(BaseModel):
-    """How a language model generates; other models take none."""
+class _Sampling(BaseModel):
+    """The parameters of a request that say how a language model generates."""
 
-    model_config = _STRICT
-    max_tokens: int = Field(16, ge=1)
+    model_config = ConfigDict({**_STRICT, "extra": "ignore"})
+    max_tokens: int = Field(16, ge=0)
     temperature: float = Field(0.0, ge=0, le=2)
     """Below 0.001 it takes the likeliest token each time."""
-    top_p: float = Field(1.0, gt=0, le=1)
+    top_p: float = Field(1.0, ge=0, le=1)
     top_k: int = Field(0, ge=0, le=2**31)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
 
@@ -64,7 +77,7 @@ class _Parameters(BaseModel):
 class _InferRequest(BaseModel):
     model_config = _STRICT
     id: str | None = Field(None, max_length=256)
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    parameters: Parameters = Field(default_factory=dict)
     inputs: list[_Tensor] = Field(min_length=1, max_length=8)
     outputs: list[_Output] | None = None
 
@@ -124,10 +137,8 @@ def understand(body: bytes, served: Served, section: ServeSection) -> Asked:
     column = _column(wanted.inputs, served)
     rows = len(column)
     if served.generates:
-        how: _Parameters = validate(_Parameters, wanted.parameters, "parameters")
+        how: _Sampling = validate(_Sampling, wanted.parameters, "parameters")
         return Asked(wanted.id, served, _continuations(column, how, served, section), 0, names)
-    if wanted.parameters:
-        raise invalid("parameters: this model takes none", "parameters", "unknown_field")
     if served.takes == "pixels":
         return Asked(wanted.id, served, (Predict({"pixels": column}, rows),), rows, names)
     if served.takes == "features":
@@ -139,7 +150,7 @@ def understand(body: bytes, served: Served, section: ServeSection) -> Asked:
 
 
 def _continuations(
-    texts: Sequence[str], how: _Parameters, served: Served, section: ServeSection
+    texts: Sequence[str], how: _Sampling, served: Served, section: ServeSection
 ) -> tuple[Generate | Predict, ...]:
     if how.max_tokens > section.max_tokens:
         raise invalid(
@@ -233,16 +244,27 @@ class Inference:
     async def live(self, _: Request) -> Response:
         return JSONResponse({"live": True})
 
-    async def ready(self, _: Request) -> Response:
-        ready = self._gate.lane.accepting
-        return JSONResponse({"ready": ready}, 200 if ready else 503)
+    async def ready(self, request: Request) -> Response:
+        return self._if_ready(request, {"ready": True})
+
+    def _if_ready(self, request: Request, told: dict[str, Any]) -> Response:
+        """`told`; by the protocol an error where it is not true."""
+        if self._gate.lane.accepting:
+            return JSONResponse(told)
+        return ApiError(503, "the server is shutting down", code="draining").response(request.url.path)
 
     async def model(self, request: Request) -> Response:
         return JSONResponse(metadata(self._catalogue.named(request.path_params["name"])))
 
     async def model_ready(self, request: Request) -> Response:
-        served, ready = self._catalogue.named(request.path_params["name"]), self._gate.lane.accepting
-        return JSONResponse({"name": served.name, "ready": ready}, 200 if ready else 503)
+        served = self._catalogue.named(request.path_params["name"])
+        return self._if_ready(request, {"name": served.name, "ready": True})
+
+    async def unversioned(self, request: Request) -> Response:
+        """Raises ApiError 404: models have no versions, as their metadata says."""
+        served, version = self._catalogue.named(request.path_params["name"]), request.path_params["version"]
+        told = f"model {served.name!r} has no versions, found {version.split('/')[0][:64]!r}; leave /versions/… out"
+        raise ApiError(404, told, param="version", code="no_versions")
 
     async def infer(self, request: Request) -> Response:
         deadline = self._gate.deadline()

@@ -13,7 +13,7 @@ class CompressSection(Section):
     """Which variants of the trained model are measured, and how much quality the kept one may lose."""
 
     variants: tuple[Literal["fp32", "bf16", "int8"], ...] = Field(("fp32", "bf16", "int8"), min_length=1)
-    """Number formats that are tried."""
+    """Number formats that are tried. fp32 is the trained model; without it, the stage fails if no other qualifies."""
     max_drop: Share = 0.005
     """How much worse than the trained model the task's metric may become, relative."""
     target: Literal["latency", "throughput", "size"] = "throughput"

@@ -168,6 +168,17 @@ def _held_out(site: Site, data: DataSection, train: TrainSection | None) -> Iter
         yield site.problem("train.early_stopping", "needs validation samples, but {}", "data.validation")
 
 
+@_about("data", "compress")
+def _judged(site: Site, data: DataSection, compress: Any) -> Iterator[Problem]:
+    """Images and IDX files may say themselves which samples are held out."""
+    if compress is None or data.validation or data.test or data.format in ("images", "idx"):
+        return
+    message = "has no held-out samples to judge variants on: {}, {}; raise one of them, or leave [compress] out"
+    if data.format == "auto":
+        message += '; files that hold a validation or test split of their own need data.format = "images" or "idx"'
+    yield site.problem("compress", message, "data.validation", "data.test")
+
+
 @_about("data", "task")
 def _labels(site: Site, data: DataSection, task: TaskSection | None) -> Iterator[Problem]:
     if task is not None and task.kind not in _TEXT_TASKS and data.format in ("csv", "jsonl") and data.label is None:
@@ -186,6 +197,12 @@ def _tokenizer(site: Site, tokenizer: TokenizerSection | None) -> Iterator[Probl
         )
     if tokenizer.kind != "folder" and tokenizer.folder is not None:
         yield site.problem("tokenizer.folder", "is for kind = folder only, not {}", "tokenizer.kind")
+
+
+@_about("serve", "task")
+def _served(site: Site, serve: ServeSection | None, task: TaskSection | None) -> Iterator[Problem]:
+    if serve is not None and task is not None and task.kind == "masked_lm":
+        yield site.problem("serve", "has no answer to give of {}; leave [serve] out", "task.kind")
 
 
 @_about("serve")

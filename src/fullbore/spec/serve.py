@@ -33,4 +33,4 @@ class ServeSection(Section):
     prompt: str = "def "
     """What `fullbore run` asks the served language model, to show that it answers."""
     prompt_tokens: int = Field(48, gt=0)
-    """New tokens of that answer."""
+    """New tokens of that answer, or fewer if the model's context is shorter."""
