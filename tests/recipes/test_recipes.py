@@ -182,6 +182,12 @@ def test_the_spam_encoder_reaches_its_goal(bench: Bench) -> None:
 
 
 @pytest.mark.soak
+def test_the_spam_cnn_reaches_its_goal(bench: Bench) -> None:
+    fetched(bench, "spam-cnn")
+    assert run(bench, "spam-cnn", {}, patience=1800)["metrics"]["test_accuracy"] >= 0.97
+
+
+@pytest.mark.soak
 def test_python_lm_beats_models_counted_from_its_tokens(bench: Bench) -> None:
     result = run(bench, "python-lm", {}, patience=1800)
     assert result["metrics"]["bits_per_byte"] < result["baselines"]["trigram"] < result["baselines"]["bigram"]
