@@ -79,8 +79,8 @@ def train_rank(
     resume: bool = False,
 ) -> None:
     """Train one rank's part; rank 0 writes the model artifact and `training.json`."""
-    proc.reset_peak_memory()
     with recorder.state(State.START):
+        proc.reset_peak_memory()
         prepared = materials.load(job, paths)
         setup = materials.setup(prepared, plan, paths, recorder, progress, stop, rank=rank, resume=resume)
     result = loop.run(setup)
