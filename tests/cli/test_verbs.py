@@ -212,7 +212,6 @@ def test_a_fault_of_ours_is_one_line_and_a_file(tmp_path: Path) -> None:
     trace = Path(hint.rpartition(" ")[2])
     assert "Traceback" in trace.read_text() and "in broken" in trace.read_text()
     trace.unlink()
-    assert json.loads(done.stdout)["error"]["kind"] == "ValueError"
     loud = crash('ValueError("x")', "-vv")
     assert "Traceback" in loud.stderr
     Path(loud.stderr.partition("traceback is in ")[2].split()[0]).unlink()

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import Abort, TyperException
 
-from fullbore.base.errors import FullboreError, Interrupted
+from fullbore.base.errors import FullboreError, Interrupted, RunFailed
 from fullbore.base.refusals import refusal
 from fullbore.cli.console import console
 
@@ -132,7 +132,9 @@ def execute(arguments: Sequence[str]) -> int:
     except (Abort, KeyboardInterrupt):
         return console.failed(Interrupted("interrupted"))
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 1
+        if isinstance(stop.__context__, BrokenPipeError):
+            return 1
+        return console.failed(RunFailed(f"ended by sys.exit({stop.code})", hint="it is called by what the job names"))
     except OSError as error:
         refused = refusal(error)
         return console.crashed(error) if refused is None else console.failed(refused)
