@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -171,3 +174,16 @@ def test_what_is_no_model_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds 'tokenizer'"):
         tokenizer.train(["text"], TokenizerSection(vocabulary_size=270), tmp_path / "t")
         weights.load(tmp_path / "t")
+
+
+def test_a_file_that_may_not_grow_is_named(tmp_path: Path) -> None:
+    """As on a full disk, in a process whose files may hold 4 KiB."""
+    code = (
+        "import resource, signal, sys, torch; from pathlib import Path; from fullbore.models import weights\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "try: weights._write_weights(torch.nn.Linear(64, 64), Path(sys.argv[1]))\n"
+        "except OSError as error: print(error.errno, error.filename)"
+    )
+    target = tmp_path / "model.safetensors"
+    done = subprocess.run([sys.executable, "-c", code, target], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(errno.EFBIG), str(target)], done.stderr

@@ -7,6 +7,8 @@ classes and statistics that rebuild the network. What transformers does not know
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -101,7 +103,14 @@ def _write_weights(module: nn.Module, path: Path) -> None:
             continue
         seen.add(key)
         state[name] = tensor.detach().contiguous().cpu()
-    save_file(state, path, metadata={"format": "pt"})
+    try:
+        save_file(state, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        refused = re.search(r"os error (\d+)", str(error))
+        if refused is None:
+            raise
+        number = int(refused[1])
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def _bare(module: nn.Module) -> nn.Module:

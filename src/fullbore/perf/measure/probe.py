@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fullbore.base.errors import InputError
+from fullbore.base.errors import InputError, RunFailed
 from fullbore.base.files import write_atomic
 from fullbore.base.paths import machine_cache
 from fullbore.base.units import plural
@@ -289,8 +290,9 @@ def _disk(folder: Path) -> tuple[float, float]:
         finally:
             path.unlink(missing_ok=True)
     except OSError as error:
+        kind = RunFailed if error.errno == errno.ENOSPC else InputError
         hint = "give a folder with 64 MB of free space"
-        raise InputError(f"cannot measure the disk in {folder}: {error.strerror}", hint=hint) from error
+        raise kind(f"cannot measure the disk in {folder}: {error.strerror}", hint=hint) from error
 
 
 def _jpeg(disturbed: list[str]) -> float | None:
