@@ -68,6 +68,18 @@ def test_images_need_class_folders(make: Prepare, tmp_path: Path) -> None:
         make(tmp_path / "p")
 
 
+@pytest.mark.parametrize("size", [None, 64])
+def test_sixteen_bits_are_scaled_to_eight(size: int | None) -> None:
+    ramp = np.linspace(0, 65535, 256 * 256).round().astype(np.uint16).reshape(256, 256)
+    content = io.BytesIO()
+    Image.fromarray(ramp).save(content, "PNG")
+    pixels = decode(content.getvalue(), size)
+    assert np.array_equal(pixels[0], pixels[2])
+    if size is None:
+        assert np.abs(pixels[0] - ramp / 257).max() <= 0.5
+    assert pixels.min() <= 3 and pixels.max() >= 252 and len(np.unique(pixels)) >= 64
+
+
 def test_decoding_keeps_colours_and_order() -> None:
     pixels = np.zeros((40, 60, 3), np.uint8)
     pixels[:, :30, 0], pixels[:, 30:, 2] = 250, 250

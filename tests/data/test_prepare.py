@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_data import Prepare, everything
+from pydantic import ValidationError
 
 from fullbore import store
 from fullbore.base.errors import InputError, RunFailed
@@ -119,6 +120,43 @@ def test_too_many_bad_samples_stop_with_the_first_ones_and_write_nothing(make: P
     assert make(documents, error_budget="5%").info["quarantined_count"] == 9
 
 
+def test_a_link_that_leads_nowhere_matters_only_where_it_is_read(make: Prepare, documents: Path) -> None:
+    (documents / "lost.txt").symlink_to("nowhere")
+    (documents / "lost.bin").symlink_to("nowhere")
+    assert make(documents, exclude=["lost.txt"]).info["kept"] == 200
+    assert make(documents, include=["00?.txt"]).info["kept"] == 10
+    with pytest.raises(InputError, match=r"lost\.txt: cannot be read \(No such file or directory\)") as raised:
+        make(documents)
+    assert raised.value.hint and "data.exclude" in raised.value.hint
+
+
+def test_names_and_labels_that_are_not_utf8(make: Prepare, tmp_path: Path) -> None:
+    folder = tmp_path / "gbk"
+    folder.mkdir()
+    for name, content in ((b"\xd6\xd0.txt", b"good"), (b"\xce\xc4.txt", b"bad \xff")):
+        with open(os.path.join(os.fsencode(folder), name), "wb") as file:
+            file.write(content)
+    corpus = make(folder, validation=0, error_budget=0.5)
+    assert everything(corpus) == {"id": [r"\xd6\xd0.txt#1"], "text": ["good"]}
+    assert [bad["id"] for bad in corpus.info["quarantined"]] == [r"\xce\xc4.txt#1"]
+    (tmp_path / "a.jsonl").write_text(
+        '{"text": "a", "label": "x"}\n{"text": "b", "label": "\\ud800"}\n{"\\ud800": "no text"}\n'
+        '{"text": "c", "label": ' + "9" * 5000 + "}\n" + "[" * 100_000
+    )
+    corpus = make(tmp_path / "a.jsonl", label="label", validation=0, error_budget=0.9)
+    reasons = [bad["reason"] for bad in corpus.info["quarantined"]]
+    assert (corpus.info["kept"], corpus.info["classes"]) == (1, ["x"])
+    assert reasons[:2] == ["label: half a surrogate pair at character 0", r"no text in field 'text' (fields: \ud800)"]
+    assert reasons[2].startswith("not JSON: Exceeds the limit") and reasons[3].startswith("not JSON: ")
+
+
+def test_column_names_that_are_not_utf8_are_explained(make: Prepare, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("标题,值\n一,1\n".encode("gb18030"))
+    with pytest.raises(InputError, match=r"a\.csv: the column names are not UTF-8") as raised:
+        make(tmp_path / "a.csv", label="值")
+    assert raised.value.hint and "iconv" in raised.value.hint
+
+
 def test_contradictions_are_explained(make: Prepare, documents: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"data\.standardise is for numeric columns, found text"):
         make(documents, standardise=True)
@@ -134,7 +172,9 @@ def test_leftovers_of_dead_processes_are_removed(make: Prepare, documents: Path,
     for name in (f".corpus.{dead}.tmp", f".corpus.{dead}.old.tmp"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "train-00000.arrow").write_bytes(b"half")
-    mine = [tmp_path / name for name in (".mine.tmp", ".corpus.tmp", f".other.{dead}.tmp", f".corpus.{os.getppid()}.tmp")]
+    mine = [
+        tmp_path / name for name in (".mine.tmp", ".corpus.tmp", f".other.{dead}.tmp", f".corpus.{os.getppid()}.tmp")
+    ]
     for path in mine:
         path.write_text("not of fullbore, of another artifact, or of a process that lives")
     make(documents)
@@ -151,3 +191,9 @@ def test_large_numbers_of_samples_hold_16_bytes_each(make: Prepare, tmp_path: Pa
     classes = [int(name) for name in corpus.info["classes"]]
     assert classes == sorted(classes)
     assert sum(corpus.info["class_counts"]) == corpus.info["kept"]
+
+
+@pytest.mark.parametrize("written", [0, "0 MB", "1e999", "1e308 TB"])
+def test_a_shard_holds_at_least_a_byte_and_at_most_what_can_be_counted(written: object) -> None:
+    with pytest.raises(ValidationError, match="expected a size such as"):
+        DataSection.model_validate({"source": ".", "shard_bytes": written})

@@ -22,11 +22,33 @@ def test_lists_reads_and_streams_whatever_the_names_are(tmp_path: Path) -> None:
         assert place.read(name) == content
         with place.stream(name) as stream:
             assert stream.read() == content
-        path = place.local_path(name)
-        assert path is not None
-        assert path.read_bytes() == content
-    assert place.read_range("a/x*y[1]#%20.txt", 1, 4) == b"hre"
-    assert place.read_range("b.txt", 2, 100) == b"o"
+
+
+def test_names_that_are_not_utf8_are_printable_and_read(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    odd = os.path.join(os.fsencode(tmp_path), b"a", b"\xd6\xd0.txt")
+    with open(odd, "wb") as file:
+        file.write(b"content")
+    place = store.open(str(tmp_path))
+    assert [entry.path for entry in place.list()] == [r"a/\xd6\xd0.txt"]
+    assert place.read(r"a/\xd6\xd0.txt") == b"content"
+    with place.stream(r"a/\xd6\xd0.txt") as stream:
+        assert stream.read() == b"content"
+    Path(os.fsdecode(odd)).unlink()
+    with pytest.raises(InputError, match=r"a/\\xd6\\xd0\.txt: cannot be read"):
+        place.read(r"a/\xd6\xd0.txt")
+
+
+def test_links_to_folders_are_followed_and_circles_are_not(tmp_path: Path) -> None:
+    fill(tmp_path, {"root/a.txt": b"1", "root/deep/b.txt": b"2", "away/c.txt": b"3", "away/more/d.txt": b"4"})
+    (tmp_path / "root" / "linked").symlink_to(tmp_path / "away")
+    (tmp_path / "root" / "again").symlink_to(tmp_path / "away")
+    (tmp_path / "root" / "deep" / "up").symlink_to("..")
+    (tmp_path / "away" / "more" / "self").symlink_to(".")
+    paths = [entry.path for entry in store.open(str(tmp_path / "root")).list()]
+    assert paths == [
+        "a.txt", "again/c.txt", "again/more/d.txt", "deep/b.txt", "linked/c.txt", "linked/more/d.txt",
+    ]  # fmt: skip
 
 
 def test_a_version_changes_with_the_content(tmp_path: Path) -> None:
@@ -76,7 +98,8 @@ def test_what_is_not_there_is_named(url: str, said: str) -> None:
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "loop.txt").symlink_to("loop.txt")
-    with pytest.raises(InputError, match=r"loop\.txt: cannot be read"):
-        store.open(str(tmp_path)).list()
+    (tmp_path / "lost.txt").symlink_to("nowhere")
+    problems = {entry.path: entry.problem for entry in store.open(str(tmp_path)).list()}
+    assert problems == {"loop.txt": "Too many levels of symbolic links", "lost.txt": "No such file or directory"}
     with pytest.raises(InputError, match=r"gone\.txt: cannot be read \(No such file"):
         store.open(str(tmp_path)).read("gone.txt")

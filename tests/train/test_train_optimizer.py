@@ -10,6 +10,7 @@ import small_training as small
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from torch import nn
 
 from fullbore.train.build import Optimizer, learning_rate
@@ -31,12 +32,15 @@ def _theirs(network: nn.Module, **settings: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=0.01, **settings)
 
 
+@pytest.mark.parametrize("momentum", [None, 0.5])
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])
-def test_steps_are_those_of_torch_on_the_clipped_mean(kind: str) -> None:
-    section = small.section(optimizer=kind, weight_decay=0.1, clip=0.5)
+def test_steps_are_those_of_torch_on_the_clipped_mean(kind: str, momentum: float | None) -> None:
+    written = {} if momentum is None else {"momentum": momentum}
+    section = small.section(optimizer=kind, weight_decay=0.1, clip=0.5, **written)
     mine, other = small.network(), small.network()
     ours = Optimizer(mine, section)
-    settings: dict[str, Any] = {"momentum": 0.9} if kind == "sgd" else {"betas": (0.9, section.beta2)}
+    first = momentum or 0.9
+    settings: dict[str, Any] = {"momentum": first} if kind == "sgd" else {"betas": (first, section.beta2)}
     theirs = _theirs(other, weight_decay=0.1, **settings)
     for step in range(4):
         _gradients(mine, 80.0, step)
@@ -114,13 +118,16 @@ def test_schedules(steps: int, warmup: int, schedule: str) -> None:
         assert rates[0] == pytest.approx(2.0 / warmup)
 
 
-def test_muon_turns_matrices_and_leaves_the_rest_to_adamw() -> None:
-    section = small.section(optimizer="muon", weight_decay=0.1, clip=None)
+@pytest.mark.parametrize("momentum", [None, 0.5])
+def test_muon_turns_matrices_and_leaves_the_rest_to_adamw(momentum: float | None) -> None:
+    written = {} if momentum is None else {"momentum": momentum}
+    section = small.section(optimizer="muon", weight_decay=0.1, clip=None, **written)
     mine, other = small.network(), small.network()
     ours = Optimizer(mine, section)
     matrices = [p for p in other.parameters() if p.ndim == 2]
     rest = [p for p in other.parameters() if p.ndim == 1]
-    muon = torch.optim.Muon(matrices, lr=0.01, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+    first = momentum or 0.95
+    muon = torch.optim.Muon(matrices, lr=0.01, weight_decay=0.1, momentum=first, adjust_lr_fn="match_rms_adamw")
     adamw = torch.optim.AdamW(rest, lr=0.01, weight_decay=0.0, betas=(0.9, section.beta2))
     for step in range(4):
         _gradients(mine, 80.0, step)
@@ -132,3 +139,14 @@ def test_muon_turns_matrices_and_leaves_the_rest_to_adamw() -> None:
         torch.testing.assert_close(weight, other.state_dict()[name], rtol=1e-3, atol=1e-3)
     kinds = {name.rsplit("/", 1)[1] for name in ours.state() if "weight" in name}
     assert kinds == {"momentum"}
+
+
+def test_the_largest_seed_is_one_that_generators_take() -> None:
+    from fullbore.train.precision import seed_step
+
+    largest = 2**63 - 1
+    assert small.section(seed=largest).seed == largest
+    seed_step(largest, 0, 1)
+    torch.Generator().manual_seed(largest)
+    with pytest.raises(ValidationError, match="less than"):
+        small.section(seed=largest + 1)

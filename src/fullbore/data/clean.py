@@ -100,7 +100,7 @@ class Sieve:
     def quarantine(self, bad: Bad) -> None:
         self.quarantined_count += 1
         if len(self.quarantined) < _NAMED:
-            self.quarantined.append({"id": bad.id, "reason": bad.reason})
+            self.quarantined.append({"id": bad.id, "reason": bad.reason.encode("utf-8", "backslashreplace").decode()})
 
     def split(self, inputs: bytes) -> str:
         """The split of a digest: a function of it and the seed alone, whatever else is in the data."""

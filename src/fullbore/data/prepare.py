@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import xxhash
-from numpy.typing import NDArray
 
 from fullbore import store
 from fullbore.base.errors import InputError
@@ -68,7 +67,14 @@ def find(section: DataSection) -> Source:
                 f"{section.source}: no files to read", hint="check data.source, data.include and data.exclude"
             )
         form = section.format if section.format != "auto" else detect(entries, section.source)
-        return Source(place, of_format(entries, form, section.source, bool(section.include)), form)
+        chosen = of_format(entries, form, section.source, bool(section.include))
+        for entry in chosen:
+            if entry.problem is not None:
+                raise InputError(
+                    f"{section.source}: {entry.path}: cannot be read ({entry.problem})",
+                    hint="check where it leads and who may read it, or leave it out with data.exclude",
+                )
+        return Source(place, chosen, form)
     except InputError as error:
         raise InputError(f"data.source: {error.message}", hint=error.hint) from None
 

@@ -37,15 +37,15 @@ _SHARE = Expected('a share between 0 and 1 such as "5%" or 0.05')
 _BUDGET = Expected('a budget above zero such as "90s", "200 steps", "10M tokens" or "3 epochs"')
 
 
-def _read(parse: Callable[[Any], Any], expected: Expected, *types: type) -> BeforeValidator:
-    """Parse what is written as one of `types`; anything else, and what is below zero, is refused in plain words."""
+def _read(parse: Callable[[Any], Any], expected: Expected, *types: type, least: int = 0) -> BeforeValidator:
+    """Parse what is written as one of `types`; anything else, and what is below `least`, is refused in plain words."""
 
     def read(value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, types):
             raise ValueError(f"found {value!r}, expected {expected.words}")
         result = parse(value)
-        if isinstance(result, int | float) and result < 0:
-            raise ValueError(f"found {value!r}, expected {expected.words}, not below zero")
+        if isinstance(result, int | float) and result < least:
+            raise ValueError(f"found {value!r}, expected {expected.words}, not below {least}")
         return result
 
     return BeforeValidator(read)
@@ -55,7 +55,7 @@ def _written(kind: str, *examples: str) -> WithJsonSchema:
     return WithJsonSchema({"anyOf": [{"type": "string", "examples": list(examples)}, {"type": kind}]})
 
 
-Bytes = Annotated[int, _read(parse_bytes, _BYTES, str, int), _written("integer", "64MiB", "2GB"), _BYTES]
+Bytes = Annotated[int, _read(parse_bytes, _BYTES, str, int, least=1), _written("integer", "64MiB", "2GB"), _BYTES]
 """Written as "64MiB" or an integer; held as bytes."""
 
 Seconds = Annotated[float, _read(parse_seconds, _SECONDS, str, int, float), _written("number", "90s", "3min"), _SECONDS]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fullbore.spec.section import Auto, BudgetField, Count, Nothing, Seconds, Section
+
+_MUON_MOMENTUM = 0.95
 
 
 class TrainSection(Section):
@@ -22,7 +24,7 @@ class TrainSection(Section):
     """Tokens per sample: the packed row of a language model, the longest kept text of a classifier."""
     world_size: int = Field(1, gt=0)
     """Data-parallel processes on this machine."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     """Decides the first weights, the order of the samples and every other chance."""
     precision: Auto | Literal["fp32", "bf16"] = "auto"
     """Number format of the matrix products; `auto` measures and takes the faster."""
@@ -41,7 +43,7 @@ class TrainSection(Section):
     l2: float = Field(0.0, ge=0)
     """Weight of the squared L2 norm of the parameters in the loss."""
     momentum: float = Field(0.9, ge=0, lt=1)
-    """Momentum of sgd, first-moment decay (beta1) of adamw."""
+    """Momentum of sgd and muon (there 0.95 unless written), first-moment decay (beta1) of adamw."""
     beta2: float = Field(0.95, gt=0, lt=1)
     """Second-moment decay of adamw."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
@@ -62,3 +64,10 @@ class TrainSection(Section):
     """Steps between checkpoints (an integer) or time ("60s")."""
     keep: int = Field(2, gt=0)
     """Checkpoints kept beside the best one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _momentum_of_its_optimizer(cls, written: Any) -> Any:
+        if isinstance(written, dict) and written.get("optimizer") == "muon":
+            return {"momentum": _MUON_MOMENTUM, **written}
+        return written

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO, Protocol
 
 
@@ -12,8 +11,11 @@ class Entry:
     """One file of a store: its path below the store's root, with `/`; `version` changes when its content does."""
 
     path: str
+    """Printable: bytes of a name that are no UTF-8 are written as `\\xd6`."""
     bytes: int
     version: str
+    problem: str | None = None
+    """Why it cannot be read, where listing it shows so."""
 
 
 class Store(Protocol):
@@ -22,18 +24,12 @@ class Store(Protocol):
     url: str
 
     def list(self) -> list[Entry]:
-        """All files below the root, sorted by path."""
+        """All files below the root, sorted by path; those that cannot be read say so."""
 
     def read(self, path: str) -> bytes: ...
-
-    def read_range(self, path: str, start: int, end: int) -> bytes:
-        """Bytes `start` to `end` (exclusive); fewer where the file ends before."""
 
     def stream(self, path: str) -> BinaryIO:
         """The file from its first byte on, read as it is consumed."""
 
     def write(self, path: str, content: bytes) -> None:
         """Replace a file: readers see the old content or the new, never a part."""
-
-    def local_path(self, path: str) -> Path | None:
-        """Where the file lies on this machine, so that it can be mapped into memory; none if it does not."""

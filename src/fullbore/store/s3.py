@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
@@ -56,10 +55,6 @@ class S3Store:
         with self._named(path):
             return bytes(obstore.get(self._bucket, path).bytes())
 
-    def read_range(self, path: str, start: int, end: int) -> bytes:
-        with self._named(path):
-            return bytes(obstore.get_range(self._bucket, path, start=start, end=end))
-
     def stream(self, path: str) -> BinaryIO:
         with self._named(path):
             reader = obstore.open_reader(self._bucket, path, buffer_size=_BUFFER)
@@ -68,9 +63,6 @@ class S3Store:
     def write(self, path: str, content: bytes) -> None:
         with self._named(path):
             obstore.put(self._bucket, path, content)
-
-    def local_path(self, path: str) -> Path | None:  # noqa: ARG002
-        return None
 
     @contextmanager
     def _named(self, path: str) -> Iterator[None]:

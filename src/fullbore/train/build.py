@@ -18,8 +18,8 @@ from torch.optim.sgd import sgd
 
 from fullbore.spec.train import TrainSection
 
-_BETA1, _EPSILON = 0.9, 1e-8
-_MUON_MOMENTUM = 0.95
+_EPSILON = 1e-8
+_BETA1_BESIDE_MUON = 0.9
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 _NEWTON_SCHULZ_STEPS = 5
 
@@ -121,7 +121,7 @@ class Optimizer:
             [slot.moments["momentum"] for slot in touched],
             lr=rate,
             weight_decay=self._section.weight_decay,
-            momentum=_MUON_MOMENTUM,
+            momentum=self._section.momentum,
             nesterov=True,
             ns_coefficients=_NEWTON_SCHULZ,
             ns_steps=_NEWTON_SCHULZ_STEPS,
@@ -164,7 +164,7 @@ class Optimizer:
             fused=True,
             grad_scale=divisor,
             amsgrad=False,
-            beta1=_BETA1,
+            beta1=_BETA1_BESIDE_MUON if self._section.optimizer == "muon" else self._section.momentum,
             beta2=self._section.beta2,
             lr=rate,
             weight_decay=decay,

@@ -7,6 +7,7 @@ import difflib
 import io
 import itertools
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ from fullbore.spec.data import DataSection
 from fullbore.store import Entry, Store
 
 _LARGEST_FIELD = 2**31 - 1
+_INVALID = re.compile("[\udc80-\udcff]")
+"""Bytes that are not UTF-8, as surrogateescape reads them."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +77,19 @@ def _layout(
     row = first[1]
     if isinstance(row, str):
         raise InputError(f"{where}: not CSV: {row}")
+    if section.header and _invalid(row):
+        raise InputError(
+            f"{where}: the column names are not UTF-8", hint="convert the file: iconv -f GB18030 -t UTF-8, for example"
+        )
     names = tuple(name.strip() for name in row) if section.header else tuple(str(n) for n in range(len(row)))
     label = None if section.label is None else _column(section.label, names, where)
     text = names.index(section.text) if section.text in names else None
     features = tuple(n for n in range(len(names)) if n != label)
     return Layout(names, label, text, features), ([] if section.header else [first])
+
+
+def _invalid(row: list[str]) -> bool:
+    return any(not cell.isascii() and _INVALID.search(cell) for cell in row)
 
 
 def _column(label: str, names: tuple[str, ...], where: str) -> int:
@@ -102,7 +113,7 @@ def _rows(rows: Iterator[tuple[int, list[str] | str]], layout: Layout, path: str
             continue
         elif len(row) != len(layout.names):
             yield Bad(name, f"{len(row)} columns, expected {len(layout.names)}")
-        elif any("\udc80" <= character <= "\udcff" for cell in row for character in cell):
+        elif _invalid(row):
             yield Bad(name, "invalid UTF-8")
         else:
             yield _sample(name, row, layout)

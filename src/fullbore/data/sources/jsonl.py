@@ -25,7 +25,7 @@ def _sample(name: str, line: bytes, section: DataSection) -> Sample | Bad:
         found: Any = json.loads(line.decode("utf-8-sig").strip())
     except UnicodeDecodeError as error:
         return Bad(name, f"invalid UTF-8 at byte {error.start} of the line")
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         return Bad(name, f"not JSON: {error}")
     if not isinstance(found, dict):
         return Bad(name, f"found a JSON {type(found).__name__}, expected an object")
