@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import statistics
 import threading
@@ -90,7 +91,10 @@ class Journal:
 
 
 class Scalars:
-    """TensorBoard scalars, written by a thread: importing tensorboard alone takes longer than many steps."""
+    """TensorBoard scalars, written by a thread: importing tensorboard alone takes longer than many steps.
+
+    Where they cannot be written, a warning says so once, and training goes on without them.
+    """
 
     def __init__(self, folder: Path, first_step: int) -> None:
         self._queue: queue.SimpleQueue[tuple[float, int, dict[str, float]] | None] = queue.SimpleQueue()
@@ -105,18 +109,31 @@ class Scalars:
         self._thread.join()
 
     def _write(self, folder: Path, first_step: int) -> None:
+        try:
+            self._record(folder, first_step)
+        except OSError as error:
+            logger.warning("TensorBoard scalars are no longer written to %s: %s", folder, error)
+            while self._queue.get() is not None:
+                pass
+
+    def _record(self, folder: Path, first_step: int) -> None:
+        """All that is put, in a file of events (tensorboard's own writer has a thread that dies of an error)."""
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
-        try:
-            writer = EventFileWriter(str(folder))
-            started = SessionLog(status=SessionLog.START)
-            writer.add_event(Event(wall_time=time.time(), step=first_step + 1, session_log=started))
+        folder.mkdir(parents=True, exist_ok=True)
+        began = time.time()
+        with open(folder / f"events.out.tfevents.{began:017.6f}.{os.getpid()}", "xb") as file:
+            records = RecordWriter(file)
+
+            def write(**event: Any) -> None:
+                records.write(Event(**event).SerializeToString())
+                records.flush()
+
+            write(wall_time=began, file_version="brain.Event:2")
+            write(wall_time=began, step=first_step + 1, session_log=SessionLog(status=SessionLog.START))
             while (item := self._queue.get()) is not None:
                 wall_time, step, values = item
                 summary = Summary(value=[Summary.Value(tag=tag, simple_value=v) for tag, v in values.items()])
-                writer.add_event(Event(wall_time=wall_time, step=step, summary=summary))
-            writer.close()
-        except OSError as error:
-            logger.warning("TensorBoard scalars are no longer written to %s: %s", folder, error)
+                write(wall_time=wall_time, step=step, summary=summary)
