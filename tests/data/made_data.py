@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 from fullbore.data.columns import Column, Columns
 from fullbore.data.shards import Shards, Writer
@@ -22,6 +24,11 @@ class Bytes:
 
     def encode_batch(self, texts: list[str], limit: int | None = None) -> list[np.ndarray]:
         return [np.frombuffer(text.encode()[:limit], np.uint8).astype(np.uint16) for text in texts]
+
+
+def to_tensors(columns: Columns, places: np.ndarray) -> dict[str, Any]:
+    """Numbers as tensors, anything else as it is."""
+    return {n: torch.from_numpy(block) if isinstance(block, np.ndarray) else block for n, block in columns.items()}
 
 
 def everything(corpus: Artifact, split: str = "train") -> dict[str, list]:

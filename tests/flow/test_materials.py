@@ -141,6 +141,28 @@ def test_a_changed_tokenizer_is_seen_whatever_its_folder_is_called(bench: Bench)
     assert sizes[1] > sizes[0]
 
 
+def test_masks_are_drawn_by_the_seed_anew_in_each_epoch_and_alike_when_judged(bench: Bench) -> None:
+    from fullbore.base.paths import RunPaths
+    from fullbore.flow import materials
+    from fullbore.spec.load import load
+
+    bench.done("run", hub(bench, "masked_lm", steps=2), "--name", "masked")
+    job = load(hub(bench, "masked_lm", seed=7)).job
+    prepared = materials.load(job, RunPaths(bench.folder / "runs" / "masked"))
+    rows = prepared.shards.rows("train")
+    with prepared.feed(0, 1) as feed:
+        epochs: list[dict[int, list[int]]] = [{}, {}]
+        for step in range(2 * rows // 8):
+            batch = next(feed)
+            for place, (row, labels) in enumerate(zip(feed.last_ids.tolist(), batch["labels"].tolist(), strict=True)):
+                epochs[(step * 8 + place) // rows][row] = labels
+    assert sum(epochs[0][row] == epochs[1][row] for row in epochs[1]) < len(epochs[1]) / 10
+    judged = [[batch["labels"].tolist() for batch in prepared.judged("validation")] for _ in range(2)]
+    assert judged[0] == judged[1]
+    other = materials.load(load(hub(bench, "masked_lm", seed=8)).job, RunPaths(bench.folder / "runs" / "masked"))
+    assert judged[0] != [batch["labels"].tolist() for batch in other.judged("validation")]
+
+
 def test_packed_numbers_serve_either_task(bench: Bench) -> None:
     rows = np.random.default_rng(0).integers(0, 9, (300, 2))
     (bench.folder / "table.csv").write_text("a,b,sum\n" + "\n".join(f"{a},{b},{a + b}" for a, b in rows.tolist()))

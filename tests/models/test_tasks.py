@@ -160,6 +160,8 @@ def test_draws_are_uniform() -> None:
     assert abs(uniform.mean() - 0.5) < 0.005
     assert np.histogram(uniform, 10, (0, 1))[0] == pytest.approx(10000, rel=0.05)
     assert len(np.unique(uniform)) == uniform.size
+    largest = draws(2**63 - 1, np.arange(200), 500, 2)
+    assert abs(largest.mean() - 0.5) < 0.005 and not np.isin(largest, uniform).any()
 
 
 def test_token_lists_are_padded_to_a_multiple_of_eight() -> None:
@@ -234,6 +236,10 @@ def test_a_task_is_made_from_what_is_known_of_the_data() -> None:
     assert sizes(info, SPECIALS, 16) == Sizes(vocabulary_size=60, classes=2, sequence_length=16)
     assert bytes_per_token({"text_bytes": {"train": 900}, "tokens": {"train": 300}}) == 3.0
     assert bytes_per_token({}) is None
+    sizes_of = {"text_bytes": {"train": 9, "test": 20, "validation": 12}, "tokens": dict.fromkeys(info["tokens"], 3)}
+    sizes_of["tokens"]["test"] = 4
+    assert [bytes_per_token(sizes_of, split) for split in ("train", "validation", "test")] == [3.0, 4.0, 5.0]
+    assert task(TaskSection(kind="causal_lm"), sizes_of, SPECIALS, split="test") == CausalLM(5.0)
 
 
 def test_what_a_task_lacks_is_said() -> None:

@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fullbore.base.errors import InputError
@@ -24,25 +23,10 @@ from fullbore.data.order import Order
 from fullbore.data.shards import Shards
 
 Batch = dict[str, Any]
-Collate = Callable[[Columns, NDArray[np.int64]], Batch]
 Ids = NDArray[np.int64]
-
-
-def to_tensors(columns: Columns, ids: Ids) -> Batch:  # noqa: ARG001
-    """Columns as tensors: lists padded with zeros beside an `attention_mask`, tokens as int32, text as it is."""
-    batch: Batch = {}
-    for name, block in columns.items():
-        if isinstance(block, np.ndarray):
-            batch[name] = torch.from_numpy(block.astype(np.int32) if name == "tokens" else block)
-        elif block and isinstance(block[0], np.ndarray):
-            lengths = np.array([len(cell) for cell in block])
-            mask = np.arange(lengths.max(initial=0)) < lengths[:, None]
-            padded = np.zeros(mask.shape, np.int32)
-            padded[mask] = np.concatenate(block)
-            batch |= {name: torch.from_numpy(padded), "attention_mask": torch.from_numpy(mask)}
-        else:
-            batch[name] = block
-    return batch
+Collate = Callable[[Columns, Ids], Batch]
+"""Samples, and where each stands: its position in the endless stream of a Feed, its row in a split that `once` reads.
+What a batch draws at random goes by these places: in every epoch anew, and the same again after a resume."""
 
 
 def part(total: int, rank: int, world_size: int) -> tuple[int, int]:
@@ -61,10 +45,10 @@ class Feed:
         *,
         split: str = "train",
         global_batch_size: int,
+        collate: Collate,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        collate: Collate | None = None,
         prefetch: int = 4,
         threads: int = 1,
         on_busy: Callable[[str, float], None] | None = None,
@@ -85,7 +69,7 @@ class Feed:
                 f"{shards.artifact.folder}: split {split!r} is empty", hint="give it more data or a larger share of it"
             )
         self.last_ids: Ids = np.empty(0, np.int64)
-        self._shards, self._split, self._collate = shards, split, collate or to_tensors
+        self._shards, self._split, self._collate = shards, split, collate
         self._order = Order(seed, self.rows)
         self._global_batch_size = global_batch_size
         self._part = part(global_batch_size, rank, world_size)
@@ -112,8 +96,9 @@ class Feed:
     def _make(self, step: int) -> tuple[Batch, Ids]:
         clock, cpu = time.perf_counter(), time.thread_time()
         first = step * self._global_batch_size
-        ids = self._order.ids(np.arange(first + self._part[0], first + self._part[1]))
-        batch = self._collate(self._shards.gather(self._split, ids), ids)
+        positions = np.arange(first + self._part[0], first + self._part[1])
+        ids = self._order.ids(positions)
+        batch = self._collate(self._shards.gather(self._split, ids), positions)
         if self._on_busy is not None:
             self._on_busy("feed", time.perf_counter() - clock)
             self._on_busy("feed cpu", time.thread_time() - cpu)
@@ -165,7 +150,7 @@ def once(
     shards: Shards,
     split: str,
     batch_size: int,
-    collate: Collate | None = None,
+    collate: Collate,
     *,
     rank: int = 0,
     world_size: int = 1,
@@ -184,4 +169,4 @@ def once(
     for first in range(begin, end, batch_size):
         last = min(first + batch_size, end)
         ids = np.arange(first, last) if chosen is None else chosen[first:last]
-        yield (collate or to_tensors)(shards.gather(split, ids), ids)
+        yield collate(shards.gather(split, ids), ids)

@@ -14,20 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullbore.base.errors import InputError
+from fullbore.base.mix import GOLDEN, mix
 
 _ROUNDS = 8
-_GOLDEN = 0x9E3779B97F4A7C15
 _ODD = np.uint64(0xD1342543DE82EF95)
 _MASK = (1 << 64) - 1
 
 Words = NDArray[np.uint64]
-
-
-def _mix(words: Words) -> Words:
-    """The finaliser of splitmix64 (Steele, Lea, Flood, OOPSLA 2014): every input bit changes every output bit."""
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return words ^ (words >> np.uint64(31))
 
 
 @dataclass(frozen=True)
@@ -55,17 +48,17 @@ class Order:
         return ids.astype(np.int64).reshape(positions.shape)
 
     def _keys(self, epochs: Words) -> Words:
-        seed = np.full(1, (self.seed * _GOLDEN + _GOLDEN) & _MASK, np.uint64)
-        return _mix(_mix(seed) + epochs * np.uint64(_GOLDEN))
+        seed = np.full(1, (self.seed * GOLDEN + GOLDEN) & _MASK, np.uint64)
+        return mix(mix(seed) + epochs * np.uint64(GOLDEN))
 
     def _permute(self, values: Words, keys: Words) -> Words:
         width = math.isqrt(self.rows - 1) + 1
         a, b = np.uint64(width), np.uint64(-(-self.rows // width))
         left, right = values // b, values % b
         for number in range(_ROUNDS):
-            key = keys + np.uint64((number + 1) * _GOLDEN & _MASK)
+            key = keys + np.uint64((number + 1) * GOLDEN & _MASK)
             if number % 2 == 0:
-                left = (left + _mix(right * _ODD + key) % a) % a
+                left = (left + mix(right * _ODD + key) % a) % a
             else:
-                right = (right + _mix(left * _ODD + key) % b) % b
+                right = (right + mix(left * _ODD + key) % b) % b
         return left * b + right

@@ -63,6 +63,10 @@ class Materials:
             return iter(())
         return once(self.shards, split, _JUDGE_BATCH, self.task.collate, rank=rank, world_size=world_size, limit=limit)
 
+    def task_on(self, split: str) -> tasks.Task:
+        """The task as it is judged on `split`: a token of each stands for other numbers of bytes."""
+        return tasks.task(self.task_section, self.shards.info, self.vocabulary, seed=self.train.seed, split=split)
+
     def units_per_row(self) -> int:
         return self.train.sequence_length if self.task_section.kind.endswith("_lm") else 1
 
@@ -91,7 +95,7 @@ def load(job: Job, paths: RunPaths) -> Materials:
         task_section=job.task,
         shards=shards,
         vocabulary=vocabulary,
-        task=tasks.task(job.task, shards.info, vocabulary),
+        task=tasks.task(job.task, shards.info, vocabulary, seed=job.train.seed),
         sizes=build.sizes(shards.info, vocabulary, job.train.sequence_length),
     )
 

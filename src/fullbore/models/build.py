@@ -19,6 +19,7 @@ from fullbore.models.resnet import ResNet
 from fullbore.models.textcnn import TextCNN
 from fullbore.models.tokenizer import Tokenizer
 from fullbore.spec.model import (
+    TASKS,
     DecoderModel,
     MLPModel,
     ModelSection,
@@ -27,14 +28,6 @@ from fullbore.spec.model import (
     TextCNNModel,
     TransformersModel,
 )
-
-_TASKS = {
-    "decoder": ("causal_lm",),
-    "resnet": ("classification", "regression"),
-    "textcnn": ("classification", "regression"),
-    "mlp": ("classification", "regression"),
-    "transformers": ("causal_lm", "masked_lm", "classification", "regression"),
-}
 
 
 @dataclass(frozen=True)
@@ -51,11 +44,11 @@ class Sizes:
 
 def check(model: ModelSection, task: TaskSection) -> None:
     """Raises InputError where the network cannot do the task."""
-    if task.kind not in _TASKS[model.kind]:
-        fitting = [kind for kind, tasks in _TASKS.items() if task.kind in tasks]
+    if task.kind not in TASKS[model.kind]:
+        fitting = [kind for kind, tasks in TASKS.items() if task.kind in tasks]
         raise InputError(
             f"model.kind: {model.kind!r} does not do {task.kind}, expected one of {', '.join(fitting)}",
-            hint=f"set model.kind to one of these, or task.kind to one of {', '.join(_TASKS[model.kind])}",
+            hint=f"set model.kind to one of these, or task.kind to one of {', '.join(TASKS[model.kind])}",
         )
 
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fullbore.base.mix import GOLDEN, mix
 from fullbore.models import collate
 from fullbore.models.collate import Batch, Columns
 from fullbore.models.head import IGNORED, head_loss, head_rows
@@ -44,15 +45,15 @@ class CausalLM:
     """Predict each token from those before it. Batch: tokens int32 [B, T+1]; units are the T targets of each row."""
 
     bytes_per_token: float | None = None
-    """Bytes of text that a token of the judged splits stands for."""
+    """Bytes of text that a token of the judged split stands for."""
     higher_is_better = False
 
     @property
     def metric(self) -> str:
         return "bits_per_byte" if self.bytes_per_token else "loss"
 
-    def collate(self, columns: Columns, ids: NDArray[np.int64]) -> Batch:
-        del ids
+    def collate(self, columns: Columns, places: NDArray[np.int64]) -> Batch:
+        del places
         return {"tokens": collate.rows(columns["tokens"])}
 
     def units(self, batch: Batch) -> int:
@@ -88,16 +89,13 @@ class CausalLM:
 
 
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """splitmix64 (Steele, Lea and Flood 2014): a bijection of 64 bits whose output looks random."""
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    return mix(values + np.uint64(GOLDEN))
 
 
-def draws(seed: int, ids: NDArray[np.int64], length: int, stream: int) -> NDArray[np.float64]:
-    """Uniform numbers in [0, 1) [B, length], each a pure function of (seed, sample id, position, stream)."""
-    keys = _mixed(_mixed(np.asarray(ids, np.uint64)) ^ np.uint64(seed * 4 + stream))
+def draws(seed: int, places: NDArray[np.int64], length: int, stream: int) -> NDArray[np.float64]:
+    """Uniform numbers in [0, 1) [B, length], each a pure function of (seed, place, position in the row, stream)."""
+    own = _mixed(_mixed(np.array([seed], np.uint64)) + np.uint64(stream))
+    keys = _mixed(_mixed(np.asarray(places, np.uint64)) ^ own)
     counted = _mixed(keys[:, None] + _mixed(np.arange(length, dtype=np.uint64))[None, :])
     return (counted >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
@@ -105,7 +103,10 @@ def draws(seed: int, ids: NDArray[np.int64], length: int, stream: int) -> NDArra
 @dataclass(frozen=True)
 class MaskedLM:
     """Predict tokens that were hidden (Devlin et al. 2019): of the chosen share 80 % become the mask, 10 % any token,
-    10 % stay. Batch: tokens int32 [B, T], attention_mask [B, T], labels int64 [B, T] (-100 where not chosen)."""
+    10 % stay. Batch: tokens int32 [B, T], attention_mask [B, T], labels int64 [B, T] (-100 where not chosen).
+
+    What is chosen goes by the places of the samples: others in each epoch, the same whenever a split is judged.
+    """
 
     vocabulary_size: int
     mask: int
@@ -118,7 +119,7 @@ class MaskedLM:
     metric = "loss"
     higher_is_better = False
 
-    def collate(self, columns: Columns, ids: NDArray[np.int64]) -> Batch:
+    def collate(self, columns: Columns, places: NDArray[np.int64]) -> Batch:
         column = [np.asarray(cell)[: self.length] for cell in columns["tokens"]]
         if len({len(cell) for cell in column}) == 1:
             clear = collate.rows(np.stack(column)).numpy()
@@ -127,7 +128,7 @@ class MaskedLM:
             batch = collate.padded(column, self.pad)
             clear, attended = batch["tokens"].numpy(), batch["attention_mask"]
         free = attended.numpy() & ~np.isin(clear, self.specials)
-        where, how, what = (draws(self.seed, ids, clear.shape[1], stream) for stream in range(3))
+        where, how, what = (draws(self.seed, places, clear.shape[1], stream) for stream in range(3))
         where = np.where(free, where, 2.0)
         chosen = (where < self.share) | (where == where.min(1, keepdims=True)) & free
         other = (what * self.vocabulary_size).astype(np.int32)

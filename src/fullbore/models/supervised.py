@@ -37,8 +37,8 @@ class Classification:
     metric = "accuracy"
     higher_is_better = True
 
-    def collate(self, columns: Columns, ids: NDArray[np.int64]) -> Batch:
-        del ids
+    def collate(self, columns: Columns, places: NDArray[np.int64]) -> Batch:
+        del places
         batch = collate.inputs(columns, self.pad)
         if "label" in columns:
             batch["label"] = torch.from_numpy(np.asarray(columns["label"], np.int64))
@@ -90,8 +90,8 @@ class Regression:
     metric = "mean_squared_error"
     higher_is_better = False
 
-    def collate(self, columns: Columns, ids: NDArray[np.int64]) -> Batch:
-        del ids
+    def collate(self, columns: Columns, places: NDArray[np.int64]) -> Batch:
+        del places
         batch = collate.inputs(columns, self.pad)
         if "target" in columns:
             batch["target"] = torch.from_numpy(np.asarray(columns["target"], np.float32))

@@ -31,8 +31,9 @@ class Task(Protocol):
     @property
     def higher_is_better(self) -> bool: ...
 
-    def collate(self, columns: Columns, ids: NDArray[np.int64]) -> Batch:
-        """Samples to a batch; pure. A column of answers may be absent where nothing is judged."""
+    def collate(self, columns: Columns, places: NDArray[np.int64]) -> Batch:
+        """Samples to a batch; pure. What is drawn at random goes by `places`: positions in the endless stream that is
+        trained on, rows of a split that is judged. A column of answers may be absent where nothing is judged."""
 
     def units(self, batch: Batch) -> float:
         """What the loss of `batch` is a sum over: targets, samples, or the samples' class weights."""
@@ -50,23 +51,32 @@ class Task(Protocol):
         """Named figures, `loss` (mean over the units) and the metric among them."""
 
 
-def bytes_per_token(info: Mapping[str, Any]) -> float | None:
-    """Bytes of text that a token of the validation split (else the training split) stands for; none: not known."""
-    for split in ("validation", "train"):
+def bytes_per_token(info: Mapping[str, Any], split: str = "validation") -> float | None:
+    """Bytes of text that a token of `split` (else of the training split) stands for; none: not known."""
+    for known in (split, "train"):
         text, tokens = (info.get(key) or {} for key in ("text_bytes", "tokens"))
-        if text.get(split) and tokens.get(split):
-            return float(text[split] / tokens[split])
+        if text.get(known) and tokens.get(known):
+            return float(text[known] / tokens[known])
     return None
 
 
-def task(section: TaskSection, info: Mapping[str, Any], vocabulary: Tokenizer | None, *, seed: int = 0) -> Task:
+def task(
+    section: TaskSection,
+    info: Mapping[str, Any],
+    vocabulary: Tokenizer | None,
+    *,
+    seed: int = 0,
+    split: str = "validation",
+) -> Task:
     """The task of a job, from what is known of its data (`info` of a corpus or of shards) and its tokenizer.
+
+    `split`: the one that is judged.
 
     Raises InputError where the data or the tokenizer lack what the task needs.
     """
     pad = vocabulary.pad if vocabulary is not None else 0
     if section.kind == "causal_lm":
-        return CausalLM(bytes_per_token(info))
+        return CausalLM(bytes_per_token(info, split))
     if section.kind == "masked_lm":
         if vocabulary is None or vocabulary.mask is None:
             raise InputError("task.kind: masked_lm needs a tokenizer with a mask token", hint="set tokenizer.kind")

@@ -84,6 +84,16 @@ ModelSection = Annotated[
 ]
 
 
+TASKS = {
+    "decoder": ("causal_lm",),
+    "resnet": ("classification", "regression"),
+    "textcnn": ("classification", "regression"),
+    "mlp": ("classification", "regression"),
+    "transformers": ("causal_lm", "masked_lm", "classification", "regression"),
+}
+"""What each kind of model can be asked to do."""
+
+
 class TaskSection(Section):
     """What the model is asked to do: this decides its loss, its metrics and its head."""
 

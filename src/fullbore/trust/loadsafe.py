@@ -13,7 +13,7 @@ from typing import Any
 
 from fullbore.base.errors import CorruptError, InputError
 
-_PICKLED = frozenset((".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".model.pkl"))
+_PICKLED = frozenset((".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"))
 _OTHER = {
     ".gguf": 'python -c "from transformers import AutoModelForCausalLM as M; '
     "M.from_pretrained('{folder}', gguf_file='{name}').save_pretrained('{folder}-safetensors')\"",
