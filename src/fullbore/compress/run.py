@@ -64,7 +64,7 @@ def run(
         )
     if not calibration or not speed:
         raise InputError("compress: no samples to calibrate and time with", hint="set data.validation above 0")
-    remove_drafts(out.parent)
+    remove_drafts(out.parent, out.name)
     loaded = weights.load(model.folder)
     task, wanted = loaded.task.kind, _wanted(section)
     measured: dict[str, Measured] = {}

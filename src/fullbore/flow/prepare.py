@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fullbore.base.errors import InputError, JobError, Problem
 from fullbore.base.units import format_bytes, format_count
@@ -89,27 +87,6 @@ def prepare_data(session: Session, source: Source | None = None) -> Artifact:
     return _shards(session, corpus, vocabulary)
 
 
-def _once(
-    session: Session,
-    kind: str,
-    state: State,
-    facts: dict[str, Any],
-    key: Callable[[], str],
-    build: Callable[[Path], Artifact],
-) -> Artifact:
-    """The artifact that the run holds, if it is whole; else `session.cached`, whose key is only then asked for."""
-    place = session.run.paths.artifact(kind)
-    with session.recorder.state(state):
-        try:
-            held = artifact.require_intact(artifact.read(place, kind))
-        except InputError:
-            known = key()
-        else:
-            facts |= {"cached": True, "artifact": str(place)}
-            return held
-    return session.cached(kind, known, state, facts, build)
-
-
 def _base(session: Session) -> None:
     """Keep what the run begins with of a transformers folder: the user may move it, or train on in it."""
     model = session.job.model
@@ -120,7 +97,7 @@ def _base(session: Session) -> None:
     def key() -> str:
         return content_key({path.name: artifact.checksum(path) for path in hub.files(folder, pretrained=pretrained)})
 
-    _once(session, "base", State.START, {}, key, lambda out: hub.adopt(folder, out, pretrained=pretrained))
+    session.cached("base", State.START, {}, key, lambda out: hub.adopt(folder, out, pretrained=pretrained))
 
 
 def _corpus(session: Session, source: Source | None) -> Artifact:
@@ -142,7 +119,7 @@ def _corpus(session: Session, source: Source | None) -> Artifact:
         )
 
     with session.stage("read") as facts:
-        corpus = _once(session, "corpus", State.READ, facts, key, build)
+        corpus = session.cached("corpus", State.READ, facts, key, build)
         facts["detail"] = corpus_summary(corpus)
     return corpus
 
@@ -203,7 +180,7 @@ def _tokenizer(session: Session, corpus: Artifact) -> Artifact:
                 return tokenizer.adopt(folder, out)
             return tokenizer.train(Shards(corpus).texts("train"), section, out, parents=(corpus,))
 
-        vocabulary = _once(session, "tokenizer", State.TOKENISE, facts, key, build)
+        vocabulary = session.cached("tokenizer", State.TOKENISE, facts, key, build)
         facts["detail"] = f"{vocabulary.info['vocabulary_size']} tokens"
     return vocabulary
 
@@ -215,8 +192,7 @@ def _shards(session: Session, corpus: Artifact, vocabulary: Artifact) -> Artifac
     if task is None:
         raise InputError("no [task] section")
     with session.stage("pack") as facts:
-        shards = _once(
-            session,
+        shards = session.cached(
             "shards",
             State.PACK,
             facts,

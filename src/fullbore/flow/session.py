@@ -68,28 +68,31 @@ class Session:
         self.notify(text)
 
     def cached(
-        self, kind: str, key: str, state: State, facts: dict[str, Any], build: Callable[[Path], Artifact]
+        self,
+        kind: str,
+        state: State,
+        facts: dict[str, Any],
+        key: Callable[[], str],
+        build: Callable[[Path], Artifact],
     ) -> Artifact:
         """The artifact of `kind` for this run: from the run itself, from the cache beside the runs, or built now.
 
-        A cached artifact whose bytes were changed is named and built again. Small ones are read whole to see that.
+        `key`: the cache's name for it, not asked for if the run has it. A kept artifact whose bytes were changed is
+        named and built again. Small ones are read whole to see that.
         """
         place = self.run.paths.artifact(kind)
-        cache = stage_cache() / f"{kind}-{key}"
         with self.recorder.state(state):
-            remove_drafts(cache.parent)
             remove_drafts(place.parent)
-            for folder in (place, cache):
-                found = self._intact(folder, kind)
-                if found is not None:
-                    facts["cached"] = True
-                    break
-            else:
-                found = build(cache)
-            if found.folder != place:
-                link_tree(found.folder, place)
+            held = self._intact(place, kind)
+            facts["cached"] = held is not None
+            if held is None:
+                cache = stage_cache() / f"{kind}-{key()}"
+                remove_drafts(cache.parent)
+                found = self._intact(cache, kind)
+                facts["cached"] = found is not None
+                link_tree((found or build(cache)).folder, place)
             facts["artifact"] = str(place)
-        return artifact.read(place, kind)
+        return held or artifact.read(place, kind)
 
     def _intact(self, folder: Path, kind: str) -> Artifact | None:
         if not folder.exists():

@@ -16,6 +16,7 @@ from fullbore.compress import run as compression
 from fullbore.flow import materials
 from fullbore.flow.materials import Materials
 from fullbore.flow.session import Session
+from fullbore.models.tasks import Task
 from fullbore.record import artifact
 from fullbore.record.artifact import Artifact
 from fullbore.record.ledger import State
@@ -96,7 +97,7 @@ def compress(
     return compression.run(
         model,
         section,
-        judge=_judge(prepared, judged.batches),
+        judge=_judge(prepared.task_on(split), judged.batches),
         calibration=calibration.batches,
         speed=judged.batches[:4],
         out=out,
@@ -133,9 +134,7 @@ def _content(cells: Sequence[Any]) -> bytes:
     return digest.digest()
 
 
-def _judge(prepared: Materials, batches: list[dict[str, Tensor]]) -> Callable[[nn.Module], compression.Judgement]:
-    task = prepared.task
-
+def _judge(task: Task, batches: list[dict[str, Tensor]]) -> Callable[[nn.Module], compression.Judgement]:
     def judge(module: nn.Module) -> compression.Judgement:
         sums: dict[str, float] = {}
         for batch in batches:

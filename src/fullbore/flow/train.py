@@ -108,7 +108,7 @@ def train_rank(
 
 def _tested(prepared: Materials, setup: loop.TrainSetup, result: loop.TrainResult) -> dict[str, float]:
     """What the model that is kept reaches on the test split, as `test_<metric>`; one rank judges all of it."""
-    setup = replace(setup, validation=partial(prepared.judged, "test"))
+    setup = replace(setup, task=prepared.task_on("test"), validation=partial(prepared.judged, "test"))
     with precision.exact(setup.plan.threads * setup.plan.world_size):
         found = evaluate(setup, result.module, Alone()) or {}
     if found:

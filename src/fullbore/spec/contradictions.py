@@ -9,18 +9,11 @@ from typing import Any
 from fullbore.base.errors import Problem
 from fullbore.spec.data import DataSection, TokenizerSection
 from fullbore.spec.layers import Layer
-from fullbore.spec.model import DecoderModel, ModelSection, TaskSection, TextCNNModel
+from fullbore.spec.model import TASKS, DecoderModel, ModelSection, TaskSection, TextCNNModel
 from fullbore.spec.section import Section
 from fullbore.spec.serve import ServeSection
 from fullbore.spec.train import TrainSection
 
-_TASKS = {
-    "decoder": ("causal_lm",),
-    "resnet": ("classification", "regression"),
-    "textcnn": ("classification", "regression"),
-    "mlp": ("classification", "regression"),
-    "transformers": ("causal_lm", "masked_lm", "classification", "regression"),
-}
 _TEXT_TASKS = ("causal_lm", "masked_lm")
 
 
@@ -95,9 +88,9 @@ def _tokens(site: Site, task: TaskSection | None, model: ModelSection | None, to
 
 @_about("task", "model")
 def _pairing(site: Site, task: TaskSection | None, model: ModelSection | None) -> Iterator[Problem]:
-    if task is None or model is None or task.kind in _TASKS[model.kind]:
+    if task is None or model is None or task.kind in TASKS[model.kind]:
         return
-    able = ", ".join(kind for kind, tasks in _TASKS.items() if task.kind in tasks)
+    able = ", ".join(kind for kind, tasks in TASKS.items() if task.kind in tasks)
     yield site.problem("model.kind", f"{model.kind} cannot do {{}}; {able} can", "task.kind")
 
 

@@ -92,6 +92,8 @@ def _read_one(path: Path) -> Layer:
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
         raise JobError([Problem(f"{path}:{line}", "TOML", "not UTF-8 text")]) from None
+    except ValueError as error:
+        raise InputError(f"{str(path)!r}: no path of a file ({error})") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     try:
