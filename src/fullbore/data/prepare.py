@@ -99,10 +99,12 @@ def prepare(
     progress: Progress,
     seed: int = 0,
     source: Source | None = None,
+    sample_bytes: float = math.inf,
 ) -> Artifact:
     """Write the corpus that `section` asks for to `out`: all of it appears there, or nothing does.
 
-    `source`: what `find` saw, if it was asked already.
+    `source`: what `find` saw, if it was asked already. `sample_bytes`: stop once so many bytes of it were read; the
+    corpus's `bytes_read` of its `source_bytes` say how much that was.
     Raises InputError (nothing to read, damaged files, more bad samples than the error budget, no training sample,
     labels that are no classes), RunFailed (disk full).
     """
@@ -116,10 +118,12 @@ def prepare(
             samples = _SOURCES[found.format](found.place, found.entries, section, tally)
             for number, sample in enumerate(itertools.islice(samples, section.limit)):
                 corpus.add(sample)
+                if tally.done >= sample_bytes:
+                    break
                 if number % _TOLD_EVERY == 0:
                     progress("read", tally.done, tally.total or None, "B", detail=f"{corpus.sieve.kept:,} samples kept")
             with recorder.state(State.PACK):
-                draft.info.update(corpus.finish(whole=section.limit is None or next(samples, None) is None))
+                draft.info.update(corpus.finish(whole=next(samples, None) is None))
                 draft.info.update(source_format=found.format, source_bytes=tally.total, bytes_read=tally.done)
             progress("read", tally.done, tally.done, "B", detail=f"{corpus.sieve.kept:,} samples kept")
     return artifact.read(out, "corpus")

@@ -33,7 +33,7 @@ from fullbore.spec.plan import Prediction
 
 _WHOLE_BYTES = 256 * 2**20
 """A source up to this size is read whole (and kept for the run); of a larger one a sample is read."""
-_SAMPLE = 256
+_SAMPLE_BYTES = 32 * 2**20
 
 
 def check(loaded: LoadedJob) -> dict[str, Any]:
@@ -88,9 +88,12 @@ def _look(job: Job, source: Source | None) -> tuple[Artifact, float]:
     if source_bytes <= _WHOLE_BYTES:
         return prepare.prepare(job.data, job.task, cached, recorder=recorder, progress=no_progress), 1.0
     with tempfile.TemporaryDirectory() as folder:
-        sample = job.data.model_copy(update={"limit": _SAMPLE})
-        made = prepare.prepare(sample, job.task, Path(folder, "corpus"), recorder=recorder, progress=no_progress)
-        return made, min(1.0, made.bytes / source_bytes)
+        place = Path(folder, "corpus")
+        made = prepare.prepare(
+            job.data, job.task, place, recorder=recorder, progress=no_progress, sample_bytes=_SAMPLE_BYTES
+        )
+        limited = job.data.limit is not None and made.info["read"] >= job.data.limit
+        return made, 1.0 if limited else made.info["bytes_read"] / source_bytes
 
 
 def _facts(corpus: Artifact, share: float) -> dict[str, Any]:

@@ -28,7 +28,8 @@ _UBYTE = 8
 
 def samples(store: Store, entries: list[Entry], section: DataSection, tally: Tally) -> Iterator[Sample | Bad]:
     for images, labels in _pairs(store, entries):
-        pixels, classes = _read(store, images, tally, (3, 4)), _read(store, labels, tally, (1,))
+        pixels, classes = _read(store, images, (3, 4)), _read(store, labels, (1,))
+        before, held = tally.done, images.bytes + labels.bytes
         if len(pixels) != len(classes):
             raise InputError(
                 f"{store.url}: {len(pixels)} images in {images.path}, {len(classes)} labels in {labels.path}"
@@ -37,6 +38,7 @@ def samples(store: Store, entries: list[Entry], section: DataSection, tally: Tal
         name = PurePosixPath(images.path).name
         split = "test" if name.startswith(("t10k", "test")) else None
         for row, (image, label) in enumerate(zip(channels, classes.tolist(), strict=True), 1):
+            tally.done = before + held * row // len(classes)
             yield Sample(
                 f"{images.path}#{row}", {"pixels": resize(image, section.image_size), "label": str(label)}, split
             )
@@ -56,10 +58,9 @@ def _pairs(store: Store, entries: list[Entry]) -> list[tuple[Entry, Entry]]:
     return [(entry, found[prefix, "labels"]) for (prefix, what), entry in found.items() if what == "images"]
 
 
-def _read(store: Store, entry: Entry, tally: Tally, dimensions: tuple[int, ...]) -> NDArray[np.uint8]:
+def _read(store: Store, entry: Entry, dimensions: tuple[int, ...]) -> NDArray[np.uint8]:
     where = f"{store.url}: {entry.path}"
     content = store.read(entry.path)
-    tally.done += entry.bytes
     try:
         data = gzip.decompress(content) if entry.path.endswith(".gz") else content
         zeros, kind, rank = struct.unpack_from(">HBB", data)
