@@ -103,11 +103,28 @@ def test_what_a_run_took_is_predicted_of_the_next() -> None:
     assert preparing["read"].value == pytest.approx(3 * READ_SECONDS) and preparing["read"].error is None, "one run"
     assert forecast.besides(job, CEILINGS).value == pytest.approx(12.0)
     trial_seconds = 1.6 * plain.predicted["step_seconds"].value
-    assert forecast.of_trials(job, CEILINGS, "fp32", trial_seconds).ratio == pytest.approx(2 / 1.6)
-    assert forecast.of_trials(job, CEILINGS, "fp32", 10 * trial_seconds).count == 0, "of another size"
+    setting = choose.Setting("fp32", 2, 256, 1)
+    assert forecast.of_trials(job, CEILINGS, setting, trial_seconds).ratio == pytest.approx(2 / 1.6)
+    assert forecast.of_trials(job, CEILINGS, setting, 10 * trial_seconds).count == 0, "of another size"
+    compiled = replace(setting, compile=True)
+    assert forecast.of_trials(job, CEILINGS, compiled, trial_seconds).count == 0, "of another kind"
     predicted([64])
     assert forecast.preparation(job, CORPUS, CEILINGS)["read"].error == pytest.approx(0.0)
     whole = forecast.total([Prediction(30.0, "s", 0.1), forecast.besides(job, CEILINGS)])
     assert whole.value == pytest.approx(42.0) and whole.error == pytest.approx(3.0 / 42.0), (
         "errors weigh as much as the parts they belong to"
     )
+
+
+def test_what_compiling_brought_is_expected_of_it_again() -> None:
+    job, found = predicted([64])
+    assert job.model and job.task
+    work = works.work(job.model, job.task, Sizes(features=64, classes=4))
+    plan = replace(found.plan, predicted={key: found.predicted[key] for key in ("step_seconds", "train_seconds")})
+    step = plan.predicted["step_seconds"].value
+    assert forecast.compiling(job, work, CEILINGS, plan).seconds == 60
+    setting = choose.Setting("fp32", 2, 256, 1, compile=True)
+    forecast.remember_compiling(job, CEILINGS, plan, choose.Trial(setting, 0.7 * step, first_seconds=20))
+    again = forecast.compiling(job, work, CEILINGS, plan)
+    assert again.seconds == pytest.approx(20) and again.gain == pytest.approx(0.3)
+    assert again.training_seconds == plan.predicted["train_seconds"].value

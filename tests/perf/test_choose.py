@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fullbore.base.errors import DoesNotFit, UsageError
 from fullbore.perf.model.calibration import Calibration
 from fullbore.perf.plan import choose, steps
-from fullbore.perf.plan.choose import Limits, Setting, Trial
+from fullbore.perf.plan.choose import Compiling, Limits, Setting, Trial
 from fullbore.perf.plan.steps import Costs
 from fullbore.spec.plan import Plan
 from fullbore.spec.train import TrainSection
@@ -199,6 +199,26 @@ def test_what_past_trials_missed_is_added() -> None:
     assert plain.steps == 120 and slower.steps == 96
     step = slower.predicted["step_seconds"]
     assert step.value == pytest.approx(0.625) and step.error == slower.predicted["rate"].error == 0.02
+
+
+def test_compiling_is_tried_where_it_is_expected_to_pay_and_judged_by_its_trial() -> None:
+    asked = section(micro_batch_size=32, threads=2, precision="bf16")
+    plain = Trial(Setting("bf16", 2, 32, 1), 0.5)
+    hopes = [Compiling(seconds=30, gain=0.2, training_seconds=seconds) for seconds in (100, 1000)]
+    short, long = (limits(compiling=hope) for hope in hopes)
+    assert choose.worth_compiling(asked, [plain], short) is None
+    assert choose.worth_compiling(asked, [plain], limits()) is None
+    setting = choose.worth_compiling(asked, [plain], long)
+    assert setting == Setting("bf16", 2, 32, 1, compile=True)
+    assert choose.worth_compiling(section(compile=False), [plain], long) is None
+    told = reason_of(choose.plan(asked, [plain], short), "train.compile")
+    assert "it would take about 30 s and save about 20 s" in told
+    fast, slow = (Trial(setting, seconds, first_seconds=4) for seconds in (0.4, 0.6))
+    compiled, refuted = (choose.plan(asked, [plain, trial], long) for trial in (fast, slow))
+    assert compiled.compile and not refuted.compile
+    assert choose.chosen(asked, [plain, fast], long) == setting
+    assert "400 ms compiled, 500 ms not" in reason_of(compiled, "train.compile")
+    assert compiled.predicted["step_seconds"].value == 0.4 and compiled.steps == (60 - 4) / 0.4
 
 
 def test_checkpoint_interval_in_time_and_by_cost() -> None:

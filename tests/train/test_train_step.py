@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fullbore.models.supervised import Classification
+from fullbore.models.textcnn import TextCNN
 from fullbore.record.ledger import State
 from fullbore.record.span import Recorder
+from fullbore.spec.model import TextCNNModel
 from fullbore.train.parallel import Alone
 from fullbore.train.precision import exact
 from fullbore.train.step import Step, micro_batches
@@ -48,6 +51,40 @@ def test_bf16_is_close_to_fp32() -> None:
 def test_the_last_micro_batch_may_be_short() -> None:
     parts = micro_batches(_batches(1)[0], 3, torch.device("cpu"))
     assert [len(part["label"]) for part in parts] == [3, 3, 2]
+
+
+def _padded(lengths: list[int]) -> dict[str, Tensor]:
+    draw = torch.Generator().manual_seed(1)
+    tokens = torch.randint(1, 50, (len(lengths), max(lengths)), dtype=torch.int32, generator=draw)
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
+    return {"tokens": tokens * mask, "attention_mask": mask, "label": torch.arange(len(lengths)) % 3}
+
+
+def test_samples_of_like_lengths_share_a_micro_batch_that_is_as_wide_as_its_longest() -> None:
+    batch = _padded([3, 40, 9, 38, 16, 5, 39, 12])
+    parts = micro_batches(batch, 4, torch.device("cpu"))
+    assert [tuple(part["tokens"].shape) for part in parts] == [(4, 16), (4, 40)]
+    assert all((part["tokens"] * part["attention_mask"]).sum() == part["tokens"].sum() for part in parts)
+    kept = {
+        int(row.sum()): int(label) for part in parts for row, label in zip(part["tokens"], part["label"], strict=True)
+    }
+    assert kept == {int(row.sum()): int(label) for row, label in zip(batch["tokens"], batch["label"], strict=True)}
+    (whole,) = micro_batches(batch, 8, torch.device("cpu"))
+    assert all(torch.equal(whole[name], value) for name, value in batch.items()), "one micro-batch stays as it is"
+
+
+def test_gradients_do_not_depend_on_how_padded_samples_are_cut() -> None:
+    section = TextCNNModel(kind="textcnn", width=8, filters=4, kernels=(3, 5), dropout=0.0)
+    network, task, batch = TextCNN(section, 50, 3), Classification(), _padded([3, 40, 9, 38, 16, 5, 39, 12])
+
+    def gradients(size: int) -> list[Tensor]:
+        network.zero_grad()
+        for part in micro_batches(batch, size, torch.device("cpu")):
+            task.loss(network, part).backward()
+        return [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
+
+    for whole, cut in zip(gradients(8), gradients(2), strict=True):
+        torch.testing.assert_close(cut, whole, rtol=1e-5, atol=1e-6)
 
 
 class _Narrowed(TorchDispatchMode):

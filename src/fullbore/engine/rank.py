@@ -14,6 +14,7 @@ import signal
 import sys
 
 from fullbore.base.errors import FullboreError
+from fullbore.engine.process import settle
 
 ERROR = "\x1e"
 """Begins the line that holds an error, as JSON (RFC 7464's record separator)."""
@@ -31,6 +32,7 @@ def die_with(parent: int) -> None:
 
 def main() -> None:
     die_with(int(sys.argv[1]))
+    settle()
     sys.argv = sys.argv[2:]
     try:
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

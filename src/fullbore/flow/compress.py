@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from fullbore.base.errors import InputError
+from fullbore.engine.process import settle
 from fullbore.flow import materials, shrink
 from fullbore.flow.place import place
 from fullbore.record import artifact
@@ -37,6 +38,7 @@ def compress(
     `compress.*` settings. Raises UsageError while the run is running or if something else lies at `out`, InputError if
     there is no trained model, GateFailed if no variant qualifies.
     """
+    settle()
     run = find(name)
     with run.alive():
         job = load(run.paths.job).job

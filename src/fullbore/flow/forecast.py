@@ -28,6 +28,7 @@ _BESIDES = "besides_seconds"
 _BESIDES_SECONDS = 6.0
 """Importing, probing and trial steps, compressing and answering of a small model, before there is a measurement."""
 _TRIALS = "trial_seconds"
+_COMPILED, _COMPILING = "compiled_seconds", "compiling_seconds"
 _CHOSEN = "precision"
 """Under this quantity a run keeps its predicted and measured seconds of a step if it chose its precision itself."""
 _STATE_BYTES = 12.0
@@ -76,7 +77,7 @@ def forecast(
     `judged`: rows of the validation split.
     """
     draft = choose.plan(section, [], limits)
-    calibration = partial(_calibration, ceilings, "step_seconds", model_kind(job), draft.precision)
+    calibration = partial(_calibration, ceilings, "step_seconds", _step_kind(job, draft.compile), draft.precision)
     step = compute.predict(work, ceilings, draft, calibration, optimizer=section.optimizer)
     seconds, error = step["step_seconds"].value, step["step_seconds"].error
     cost = costs(section, work, judged, seconds)
@@ -187,9 +188,33 @@ class Finished:
     """Seconds of the run without preparing and training; none if it did not do all of the training itself."""
 
 
-def of_trials(job: Job, ceilings: Ceilings, precision: str, seconds: float) -> Calibration:
+def of_trials(job: Job, ceilings: Ceilings, setting: choose.Setting, seconds: float) -> Calibration:
     """What the steps of past runs took in training, compared with their trials, which took about `seconds`."""
-    return _calibration(ceilings, _TRIALS, model_kind(job), precision, seconds)
+    return _calibration(ceilings, _TRIALS, _step_kind(job, setting.compile), setting.precision, seconds)
+
+
+def compiling(job: Job, work: Work, ceilings: Ceilings, plan: Plan) -> choose.Compiling:
+    """What compiling the step of `plan`, which was timed without, may bring: as past runs of the kind measured it."""
+    step = plan.predicted["step_seconds"].value
+    gain = _calibration(ceilings, _COMPILED, model_kind(job), plan.precision, step)
+    taken = _calibration(ceilings, _COMPILING, model_kind(job), plan.precision, steps.COMPILE_SECONDS)
+    return choose.Compiling(
+        seconds=steps.COMPILE_SECONDS * taken.ratio,
+        gain=max(0.0, 1 - gain.ratio) if gain.count else compute.compile_gain(work, ceilings, plan),
+        training_seconds=plan.predicted["train_seconds"].value,
+    )
+
+
+def remember_compiling(job: Job, ceilings: Ceilings, plan: Plan, trial: choose.Trial) -> None:
+    """Keep what a step of `plan` took compiled, and what compiling took."""
+    rows = [
+        (_COMPILED, plan.predicted["step_seconds"].value, trial.seconds),
+        (_COMPILING, steps.COMPILE_SECONDS, trial.first_seconds),
+    ]
+    with suppress(OSError):
+        history.remember(
+            [Past(ceilings.fingerprint, name, model_kind(job), plan.precision, *pair) for name, *pair in rows]
+        )
 
 
 def _calibration(ceilings: Ceilings, quantity: str, kind: str, precision: str, predicted: float) -> Calibration:
@@ -203,15 +228,15 @@ def remember(job: Job, corpus: Artifact, frozen: Frozen, found: Finished) -> Non
         return
     step = compute.predict(work, ceilings, plan, optimizer=section.optimizer)["step_seconds"].value
     memory_bytes = sum(_plain_memory(section, work, plan).values())
-    kind, source = model_kind(job), corpus.info["source_format"]
+    kind, source = _step_kind(job, plan.compile), corpus.info["source_format"]
     rows = [
         ("step_seconds", kind, plan.precision, step, found.training["step_seconds"]),
-        ("memory_bytes", kind, "", memory_bytes, found.training["memory_bytes"]),
+        ("memory_bytes", model_kind(job), "", memory_bytes, found.training["memory_bytes"]),
         (_BESIDES, _stages_key(job), "", _BESIDES_SECONDS, found.besides),
         (_TRIALS, kind, plan.precision, frozen.trial_seconds, found.training["step_seconds"]),
     ]
     if any(choice.key == "train.precision" and choice.chosen == "measured" for choice in plan.choices):
-        rows.append((_CHOSEN, kind, plan.precision, step, found.training["step_seconds"]))
+        rows.append((_CHOSEN, model_kind(job), plan.precision, step, found.training["step_seconds"]))
     prepared = feed.predict(_material(job, corpus, 1.0), ceilings, _cores())
     for stage, seconds in found.preparing.items():
         rows.append((f"prepare.{PREPARING[stage]}", source, "", prepared[PREPARING[stage]].value, seconds))
@@ -230,6 +255,11 @@ def _cores() -> int:
 
 def model_kind(job: Job) -> str:
     return job.model.kind if job.model is not None else ""
+
+
+def _step_kind(job: Job, compiled: bool) -> str:
+    """Compiled steps are predicted by steps of their own kind."""
+    return model_kind(job) + ("+compile" if compiled else "")
 
 
 def _stages_key(job: Job) -> str:

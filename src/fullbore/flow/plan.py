@@ -100,15 +100,20 @@ def _choose(session: Session, prepared: Materials, work: Work, ceilings: Ceiling
         if found.disturbed and time.monotonic() - started < _REPEATED_SECONDS:
             found = min(found, brief(setting), key=lambda trial: trial.seconds)
         trials.append(found)
+    costs = partial(forecast.costs, section, work, judged)
+    plain = choose.plan(section, trials, bounds, costs(min(trial.seconds for trial in trials)))
+    bounds = replace(bounds, compiling=forecast.compiling(session.job, work, ceilings, plain))
+    if (setting := choose.worth_compiling(section, trials, bounds)) is not None:
+        trials.append(brief(setting))
+        forecast.remember_compiling(session.job, ceilings, plain, trials[-1])
     setting = choose.chosen(section, trials, bounds)
     again = _timed(session, prepared, draft, min(_FINAL_SECONDS, _TRIAL_SHARE * expected), setting)
-    best = min([again, *(t for t in trials if t.setting == setting)], key=lambda trial: trial.seconds)
+    best = replace(again, seconds=min(trial.seconds for trial in (*trials, again) if trial.setting == setting))
     trials = [*(t for t in trials if t.setting != setting), best]
-    known = forecast.of_trials(session.job, ceilings, setting.precision, best.seconds)
-    costs = replace(forecast.costs(section, work, judged, best.seconds), calibration=known)
-    plan = choose.plan(section, trials, bounds, costs)
+    known = forecast.of_trials(session.job, ceilings, setting, best.seconds)
+    plan = choose.plan(section, trials, bounds, replace(costs(best.seconds), calibration=known))
     seconds = plan.predicted["train_seconds"].value
-    if text := steps.warning(section, seconds, costs):
+    if text := steps.warning(section, seconds, costs(best.seconds)):
         session.message("warning", text)
     preparing = Prediction(sum(session.seconds(stage) for stage in forecast.PREPARING), "s", 0.0)
     predicted = {
@@ -144,9 +149,9 @@ def _timed(session: Session, prepared: Materials, draft: Plan, seconds: float, s
         setup,
         precision=setting.precision,
         threads=setting.threads,
-        compile=False,
+        compile=setting.compile,
         micro_batch=setting.micro_batch_size,
         steps=_TRIAL_STEPS,
         seconds=seconds,
     )
-    return choose.Trial(setting, found.seconds, neighbours.cores())
+    return choose.Trial(setting, found.seconds, neighbours.cores(), found.first_seconds)

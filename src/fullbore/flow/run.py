@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fullbore.base.errors import FullboreError, Interrupted, RunFailed, UsageError
+from fullbore.engine.process import settle
 from fullbore.flow.interrupt import Interrupts
 from fullbore.flow.session import Session
 from fullbore.flow.stages import wanted
@@ -89,6 +90,7 @@ def _execute(
     began: float | None,
 ) -> dict[str, Any]:
     """`seen`: what `look` saw; none for a run that is resumed."""
+    settle()
     before = read.ledger(folder.paths.events())
     interrupts = Interrupts(notify)
     recorder = Recorder(Sink(folder.paths.events()), began=began)

@@ -10,6 +10,7 @@ from typing import Any
 
 from fullbore.base.errors import InputError
 from fullbore.base.paths import RunPaths
+from fullbore.engine.process import settle
 from fullbore.models import weights
 from fullbore.record.artifact import MANIFEST
 from fullbore.record.run import find
@@ -40,6 +41,7 @@ def serve(target: str, overrides: Mapping[str, str], *, ready: Callable[[dict[st
     `ready` is told, once the server accepts, {"schema": 1, "target", "url", "models": [{"name", "task", "doors",
     "example"}]}, where `example` is a command that asks the model.
     """
+    settle()
     folder = model_folder(target)
     job = folder.parent.parent / "job.toml"
     written = tomllib.loads(job.read_text()).get("serve", {}) if job.is_file() else {}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fullbore.models.collate import MULTIPLE
 from fullbore.record.ledger import State
 from fullbore.record.span import Recorder
 from fullbore.spec.plan import Plan
@@ -53,9 +54,28 @@ def samples(batch: Batch) -> int:
 
 
 def micro_batches(batch: Batch, size: int, device: torch.device) -> list[Batch]:
-    """`batch` on `device`, cut into parts of `size` samples, the last one short."""
-    parts = {name: value.to(device, non_blocking=True).split(size) for name, value in batch.items()}
-    return [dict(zip(parts, part, strict=True)) for part in zip(*parts.values(), strict=True)]
+    """`batch` on `device`, cut into parts of `size` samples, the last one short.
+
+    Padded samples of like lengths share a part, which is as wide as its longest: a sum over the samples does not depend
+    on their order, and less of the work is padding.
+    """
+    mask = batch.get("attention_mask")
+    cut = mask is not None and size < len(mask)
+    if mask is not None and cut:
+        order = mask.sum(1).argsort(stable=True)
+        batch = {name: value[order] for name, value in batch.items()}
+    columns = {name: value.to(device, non_blocking=True).split(size) for name, value in batch.items()}
+    parts = [dict(zip(columns, part, strict=True)) for part in zip(*columns.values(), strict=True)]
+    return [trimmed(part) for part in parts] if cut else parts
+
+
+def trimmed(batch: Batch) -> Batch:
+    """Padded samples without the columns in which all are padding, but for those that fill a multiple of 8."""
+    width = batch["attention_mask"].shape[1]
+    longest = int(batch["attention_mask"].any(0).nonzero().max()) + 1
+    kept = min(width, -(-longest // MULTIPLE) * MULTIPLE)
+    padded = {name for name, value in batch.items() if value.ndim > 1 and value.shape[1] == width}
+    return {name: value[:, :kept] if name in padded else value for name, value in batch.items()}
 
 
 class Step:

@@ -28,6 +28,8 @@ class Trial:
     """Of an optimizer step: the median of the faster half, which a burst of other work does not reach."""
     parts: dict[str, float]
     """Mean seconds of a step by ledger state."""
+    first_seconds: float
+    """What the first step took on top of that: warming up, compiling."""
     loss: float
     """Of the last step."""
 
@@ -70,4 +72,5 @@ def step_seconds(
         spent = recorder.ledger().seconds
     counted = sorted(taken[_WARMUP_STEPS:])
     parts = {str(s): (spent.get(s, 0.0) - earlier.get(s, 0.0)) / len(counted) for s in _COUNTED}
-    return Trial(statistics.median(counted[: (len(counted) + 1) // 2]), parts, outcome.loss)
+    seconds = statistics.median(counted[: (len(counted) + 1) // 2])
+    return Trial(seconds, parts, max(0.0, taken[0] - seconds), outcome.loss)

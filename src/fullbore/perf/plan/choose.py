@@ -5,6 +5,8 @@ The caller measures in turns, as `next_setting` asks, and then freezes:
     trials: list[Trial] = []
     while (setting := choose.next_setting(section, trials, limits)) is not None:
         trials.append(time_some_steps(setting))
+    if (setting := choose.worth_compiling(section, trials, limits)) is not None:
+        trials.append(time_some_steps(setting))
     trials.append(time_more_steps(choose.chosen(section, trials, limits)))
     plan = choose.plan(section, trials, limits, costs)
 """
@@ -14,7 +16,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Literal
 
 from fullbore.base.errors import DoesNotFit, UsageError
@@ -46,12 +47,13 @@ _FIRST_TOKENS = 8192
 @dataclass(frozen=True)
 class Setting:
     """What a trial is run with: one optimizer step is `accumulation` forward and backward passes of `micro_batch_size`
-    samples on `threads` cores, not compiled."""
+    samples on `threads` cores."""
 
     precision: Precision
     threads: int
     micro_batch_size: int
     accumulation: int
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,28 @@ class Trial:
     """Of one optimizer step: the median of the faster half."""
     others: float = 0.0
     """Cores that other processes used meanwhile."""
+    first_seconds: float = 0.0
+    """What the first step took on top of that: compiling, if the setting asks for it."""
 
     @property
     def disturbed(self) -> bool:
         return self.others > CROWDED
+
+
+@dataclass(frozen=True)
+class Compiling:
+    """What is expected of compiling the step, before it is tried."""
+
+    seconds: float
+    """That it takes."""
+    gain: float
+    """Share of a step's time that it saves."""
+    training_seconds: float
+    """Of the job, not compiled."""
+
+    @property
+    def pays(self) -> bool:
+        return self.training_seconds * self.gain > self.seconds
 
 
 @dataclass(frozen=True)
@@ -87,6 +107,8 @@ class Limits:
     """Seconds of a step by precision, predicted."""
     remembered: Precision | None = None
     """What the last run of such a model chose by measuring."""
+    compiling: Compiling | None = None
+    """What compiling may bring; none: it is not tried."""
     has_validation: bool = True
 
 
@@ -97,19 +119,24 @@ def plan(section: TrainSection, trials: Sequence[Trial], limits: Limits, costs: 
     Raises UsageError for a micro-batch that does not divide the global batch, DoesNotFit if no micro-batch fits.
     """
     costs = costs or Costs()
-    precision, precision_choice = _precision(section, trials, limits)
-    threads, threads_choice = _threads(section, precision, trials, limits)
-    alike = [t for t in trials if (t.setting.precision, t.setting.threads) == (precision, threads)]
+    eager = [trial for trial in trials if not trial.setting.compile]
+    precision, precision_choice = _precision(section, eager, limits)
+    threads, threads_choice = _threads(section, precision, eager, limits)
+    alike = [t for t in eager if (t.setting.precision, t.setting.threads) == (precision, threads)]
     micro, micro_choice = _micro_batch(section, alike, limits)
     accumulation = per_rank(section) // micro
-    measured = next((t for t in alike if t.setting.micro_batch_size == micro), None)
+    settings = {trial.setting: trial for trial in trials}
+    plain = Setting(precision, threads, micro, accumulation)
+    compiled, compile_choice = _compile(
+        section, settings.get(plain), settings.get(replace(plain, compile=True)), limits
+    )
+    measured = settings.get(replace(plain, compile=compiled), settings.get(plain))
     seconds = measured.seconds * costs.calibration.ratio if measured else 0.0
-    judged = limits.has_validation
-    cadence_of = partial(steps.cadence, section, limits.rows, limits.units_per_row, has_validation=judged)
-    times = cadence_of(seconds, costs)
-    compiled, compile_choice = _compile(section)
     if compiled:
-        times = cadence_of(seconds, replace(costs, start_seconds=costs.start_seconds + COMPILE_SECONDS))
+        first = measured.first_seconds if measured and measured.setting.compile else COMPILE_SECONDS
+        costs = replace(costs, start_seconds=costs.start_seconds + first)
+    judged = limits.has_validation
+    times = steps.cadence(section, limits.rows, limits.units_per_row, seconds, costs, has_validation=judged)
     rate = section.global_batch_size * limits.units_per_row / seconds if seconds else 0.0
     predicted = {
         "step_seconds": Prediction(seconds, "s", costs.calibration.error),
@@ -141,7 +168,7 @@ def per_rank(section: TrainSection) -> int:
 def chosen(section: TrainSection, trials: Sequence[Trial], limits: Limits) -> Setting:
     """The setting that a plan from these trials runs."""
     made = plan(section, trials, limits)
-    return Setting(made.precision, made.threads, made.micro_batch_size, made.accumulation)
+    return Setting(made.precision, made.threads, made.micro_batch_size, made.accumulation, made.compile)
 
 
 def next_setting(section: TrainSection, trials: Sequence[Trial], limits: Limits) -> Setting | None:
@@ -165,6 +192,13 @@ def next_setting(section: TrainSection, trials: Sequence[Trial], limits: Limits)
     tried = {t.setting for t in trials}
     settings = (Setting(precision, threads, size, per_rank(section) // size) for precision, threads, size in wanted)
     return next((setting for setting in settings if setting not in tried), None)
+
+
+def worth_compiling(section: TrainSection, trials: Sequence[Trial], limits: Limits) -> Setting | None:
+    """What these trials chose, compiled, if that is expected to pay; it takes too long to be one of many trials."""
+    if section.compile != "auto" or limits.compiling is None or not limits.compiling.pays:
+        return None
+    return replace(chosen(section, trials, limits), compile=True)
 
 
 def _neighbours(section: TrainSection, size: int, limits: Limits) -> list[int]:
@@ -305,9 +339,18 @@ def _micro_batch(section: TrainSection, trials: Sequence[Trial], limits: Limits)
     return size, Choice(key, str(size), f"{step}: {format_seconds(usable[size])}{others}", "measured", instead)
 
 
-def _compile(section: TrainSection) -> tuple[bool, Choice]:
-    key = "train.compile"
+def _compile(section: TrainSection, plain: Trial | None, compiled: Trial | None, limits: Limits) -> tuple[bool, Choice]:
+    """`plain` and `compiled`: the trials of the setting that was found without and with compiling."""
+    key, expected = "train.compile", limits.compiling
     if section.compile != "auto":
         return section.compile, Choice(key, str(section.compile).lower(), "set by the job", "set")
-    told = f"it takes about {format_seconds(COMPILE_SECONDS)}, and its gain was not measured"
+    if plain is not None and compiled is not None:
+        faster = compiled.seconds * _BETTER < plain.seconds
+        told = f"a step takes {format_seconds(compiled.seconds)} compiled, {format_seconds(plain.seconds)} not"
+        return faster, Choice(key, str(faster).lower(), told, "measured", str(not faster).lower())
+    if expected is None:
+        told = f"it takes about {format_seconds(COMPILE_SECONDS)}, and its gain was not measured"
+    else:
+        saved = format_seconds(expected.gain * expected.training_seconds)
+        told = f"it would take about {format_seconds(expected.seconds)} and save about {saved}"
     return False, Choice(key, "false", told, "estimated", "true")
