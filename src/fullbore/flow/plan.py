@@ -104,7 +104,8 @@ def _choose(session: Session, prepared: Materials, work: Work, ceilings: Ceiling
     plain = choose.plan(section, trials, bounds, costs(min(trial.seconds for trial in trials)))
     bounds = replace(bounds, compiling=forecast.compiling(session.job, work, ceilings, plain))
     if (setting := choose.worth_compiling(section, trials, bounds)) is not None:
-        trials.append(brief(setting))
+        with session.recorder.state(State.COMPILE):
+            trials.append(brief(setting))
         forecast.remember_compiling(session.job, ceilings, plain, trials[-1])
     setting = choose.chosen(section, trials, bounds)
     again = _timed(session, prepared, draft, min(_FINAL_SECONDS, _TRIAL_SHARE * expected), setting)

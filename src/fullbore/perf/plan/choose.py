@@ -195,10 +195,11 @@ def next_setting(section: TrainSection, trials: Sequence[Trial], limits: Limits)
 
 
 def worth_compiling(section: TrainSection, trials: Sequence[Trial], limits: Limits) -> Setting | None:
-    """What these trials chose, compiled, if that is expected to pay; it takes too long to be one of many trials."""
-    if section.compile != "auto" or limits.compiling is None or not limits.compiling.pays:
-        return None
-    return replace(chosen(section, trials, limits), compile=True)
+    """What these trials chose, compiled, if the job asks for it or it is expected to pay; it takes too long to be one of
+    many trials."""
+    hopeful = limits.compiling is not None and limits.compiling.pays
+    wanted = hopeful if section.compile == "auto" else section.compile
+    return replace(chosen(section, trials, limits), compile=True) if wanted else None
 
 
 def _neighbours(section: TrainSection, size: int, limits: Limits) -> list[int]:
