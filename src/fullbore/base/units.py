@@ -139,6 +139,14 @@ def format_seconds(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def format_joules(joules: float) -> str:
+    """`850 µJ`, `12.3 mJ`, `4.56 J`, `7.89 kJ`, `1.23 MJ`: three significant figures."""
+    for unit, size in (("GJ", 1e9), ("MJ", 1e6), ("kJ", 1e3), ("J", 1.0), ("mJ", 1e-3)):
+        if abs(joules) >= _ROUNDS_UP * size:
+            return f"{_three(joules / size)} {unit}"
+    return f"{joules * 1e6:.3g} µJ"
+
+
 def format_count(count: float) -> str:
     """`12.3k`, `4.56M`, `7.89B`: three significant figures."""
     for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):

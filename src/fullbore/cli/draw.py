@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from fullbore.base.units import format_bytes, format_count, format_seconds, format_share
+from fullbore.base.units import format_bytes, format_count, format_joules, format_seconds, format_share
 from fullbore.cli.ink import Ink
 
 _BAR = 28
@@ -61,15 +61,48 @@ def number(value: Any, unit: str = "") -> str:
     return f"{rounded} {unit}".strip()
 
 
-def ledger(value: Mapping[str, Any], ink: Ink, title: str = "Where the time went") -> list[str]:
-    """The states, longest first, with bars; they sum to the wall time."""
+def ledger(
+    value: Mapping[str, Any],
+    ink: Ink,
+    title: str = "Where the time went",
+    energy: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """The states, longest first, with bars; they sum to the wall time, and their joules to those of `energy`."""
     rows = [[state, format_seconds(item["seconds"]), format_share(item["share"])] for state, item in value.items()]
     whole = sum(item["seconds"] for item in value.values())
     rows.append(["total", format_seconds(whole), format_share(1.0 if value else 0.0)])
-    lines = table(rows, right=(1, 2))
+    if energy:
+        joules = [*(energy["states"].get(state, {}).get("joules", 0.0) for state in value), energy["joules"]["value"]]
+        rows = [[*row, format_joules(spent)] for row, spent in zip(rows, joules, strict=True)]
+    lines = table(rows, right=range(1, len(rows[0])))
     bars = [ink.state(bar(item["share"]), state) for state, item in value.items()] + [""]
     width = max(len(line) for line in lines)
     return ["", ink.bold(title), *(f"{line.ljust(width)}  {drawn}" for line, drawn in zip(lines, bars, strict=True))]
+
+
+def energy(value: Mapping[str, Any] | None, ink: Ink) -> list[str]:
+    """What it used or will use, what that costs and emits, and by what it is known."""
+    if not value:
+        return []
+    tariff, unit = value["tariff"], value["unit"]
+    told: list[tuple[str, Mapping[str, float] | None, Callable[[float], str]]] = [
+        (f"energy ({value['source']})", value["joules"], format_joules),
+        (f"  a {unit}, trained", value["joules_per_unit"], format_joules),
+        (f"  with a PUE of {tariff['pue']:g}", value["kilowatt_hours"], lambda amount: f"{amount:.3g} kWh"),
+        ("cost", value["cost"], lambda amount: f"{amount:.3g} {tariff['currency']}"),
+        ("emissions", value["carbon_grams"], lambda amount: f"{amount:.3g} g CO2"),
+    ]
+    rows = [
+        [name, said(amount["value"]), f"{said(amount['low'])} … {said(amount['high'])}" if _spread(amount) else ""]
+        for name, amount, said in told
+        if amount is not None
+    ]
+    notes = [f"  · {part['part']} {part['source']}: {part['how']}" for part in value["parts"]]
+    return ["", ink.bold("Energy"), *table(rows, right=(1,)), *(ink.dim(note) for note in notes)]
+
+
+def _spread(amount: Mapping[str, float]) -> bool:
+    return amount["low"] < amount["high"]
 
 
 def utilisation(entries: Sequence[Mapping[str, Any]] | None, ink: Ink) -> list[str]:
@@ -218,7 +251,8 @@ def outcome(result: Mapping[str, Any], ink: Ink) -> list[str]:
     ]
     lines += compression(result.get("compression"), ink, result.get("chosen"), result.get("metric"))
     if result.get("ledger"):
-        lines += ledger(result["ledger"], ink)
+        lines += ledger(result["ledger"], ink, energy=result.get("energy"))
+    lines += energy(result.get("energy"), ink)
     lines += [*verdict(result.get("verdict"), ink), *predicted(result.get("predicted"), ink)]
     if result.get("model"):
         lines += ["", f"The model is in {result['model']}"]
@@ -240,6 +274,7 @@ def plan(answer: Mapping[str, Any], ink: Ink) -> list[str]:
         *choices(planned.get("choices") or (), ink),
         *forecast(answer.get("predicted") or {}, ink),
         *memory(answer.get("memory"), ink),
+        *energy(answer.get("energy"), ink),
         *verdict(answer.get("verdict"), ink, "What will limit it"),
     ]
 

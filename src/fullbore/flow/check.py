@@ -14,12 +14,13 @@ from fullbore.base.paths import stage_cache
 from fullbore.base.units import format_seconds, format_share
 from fullbore.data import prepare
 from fullbore.data.prepare import Source
-from fullbore.flow import forecast
+from fullbore.flow import energy, forecast
 from fullbore.flow.prepare import corpus_key, look
 from fullbore.models import build, tokenizer
 from fullbore.models import work as works
 from fullbore.perf.measure import probe, proc
 from fullbore.perf.model import memory
+from fullbore.perf.model.energy import Energy
 from fullbore.perf.plan import choose
 from fullbore.perf.plan.cause import OF_STATE, Limit
 from fullbore.record import artifact
@@ -34,10 +35,12 @@ from fullbore.spec.plan import Prediction
 _WHOLE_BYTES = 256 * 2**20
 """A source up to this size is read whole (and kept for the run); of a larger one a sample is read."""
 _SAMPLE_BYTES = 32 * 2**20
+_TOLD = {Limit.COMPUTE: "training", Limit.START: "starting, planning and what follows training"}
+"""Parts of a run that are called otherwise here than where they limit one."""
 
 
 def check(loaded: LoadedJob) -> dict[str, Any]:
-    """Choices, predicted duration, rate and memory of a job, and what would limit it (schema 1).
+    """Choices, predicted duration, rate, memory and energy of a job, and what would limit it (schema 1).
 
     Raises InputError for data that cannot be read, DoesNotFit if memory will not suffice.
     """
@@ -71,6 +74,7 @@ def check(loaded: LoadedJob) -> dict[str, Any]:
         memory.require(planned.memory, proc.memory_available(), job.train.world_size)
     parts[Limit.START] = forecast.besides(job, ceilings)
     predicted["total_seconds"] = forecast.total(list(parts.values()))
+    answer["energy"] = _energy(job, parts, answer.get("plan"), predicted.get("rate")).to_json()
     answer["predicted"] = {key: asdict(item) for key, item in predicted.items()}
     answer["verdict"] = _verdict({name: item.value for name, item in parts.items()})
     return answer
@@ -147,16 +151,23 @@ def _bytes_per_token(job: Job) -> float:
     return max(1.0, 0.42 * math.log2(max(2, _vocabulary_size(job))) - 1.6)
 
 
+def _energy(job: Job, parts: dict[Limit, Prediction], plan: dict[str, Any] | None, rate: Prediction | None) -> Energy:
+    """Data are prepared on all cores, models trained on those that the plan gives them, and the rest is done on one."""
+    cores = proc.core_count()
+    busy = {Limit.START: 1.0, Limit.COMPUTE: plan["threads"] * plan["world_size"] if plan is not None else cores}
+    phases = {_TOLD.get(name, str(name)): (item.value, busy.get(name, cores)) for name, item in parts.items()}
+    return energy.predicted(phases, cores, job.energy, rate, _TOLD[Limit.COMPUTE])
+
+
 def _verdict(seconds: dict[Limit, float]) -> dict[str, Any]:
     """What would take most of the time, and what the rest."""
-    told = {Limit.COMPUTE: "training", Limit.START: "starting, planning and what follows training"}
     limit, *rest = sorted(seconds, key=lambda part: -seconds[part])
     share = seconds[limit] / (sum(seconds.values()) or 1.0)
-    what = told.get(limit, str(limit)).capitalize()
+    what = _TOLD.get(limit, str(limit)).capitalize()
     return {
         "limit": limit,
         "sentence": f"{what} would take most of the time: {format_seconds(seconds[limit])}, {format_share(share)}.",
         "share": share,
-        "evidence": [f"{told.get(part, str(part))}: {format_seconds(seconds[part])}" for part in rest],
+        "evidence": [f"{_TOLD.get(part, str(part))}: {format_seconds(seconds[part])}" for part in rest],
         "advice": [],
     }

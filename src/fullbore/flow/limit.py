@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fullbore.base.paths import RunPaths
-from fullbore.perf.plan.facts import gather
+from fullbore.perf.plan.facts import Facts, gather
 from fullbore.perf.plan.verdict import Verdict, verdict
 from fullbore.record import read
 from fullbore.record.ledger import Ledger
@@ -18,9 +18,14 @@ from fullbore.spec.work import Work
 
 
 def limit(paths: RunPaths, ledger: Ledger) -> Verdict:
-    """The verdict on a run whose seconds are `ledger`, by its plan, ceilings, work, ranks and events so far."""
+    """The verdict on a run whose seconds are `ledger`."""
+    return verdict(known(paths, ledger))
+
+
+def known(paths: RunPaths, ledger: Ledger) -> Facts:
+    """What a run whose seconds are `ledger` left: its plan, ceilings, work, ranks and events so far."""
     plan, ceilings, work = _json(paths.plan), _json(paths.ceilings), _json(paths.work)
-    facts = gather(
+    return gather(
         ledger,
         read.events(paths.events()),
         Plan.from_json(plan) if plan else None,
@@ -29,7 +34,6 @@ def limit(paths: RunPaths, ledger: Ledger) -> Verdict:
         ranks=[read.ledger(path) for path in read.rank_files(paths).values()],
         source=tomllib.loads(paths.job.read_text())["data"]["source"],
     )
-    return verdict(facts)
 
 
 def _json(path: Path) -> dict[str, Any] | None:

@@ -6,9 +6,12 @@ from statistics import median
 from typing import Any
 
 from fullbore.base.errors import FullboreError
-from fullbore.flow.limit import limit
+from fullbore.flow import energy
+from fullbore.flow.limit import known
 from fullbore.flow.session import Session
+from fullbore.perf.model.energy import Energy
 from fullbore.perf.plan.facts import TRAINING
+from fullbore.perf.plan.verdict import verdict
 from fullbore.record import artifact, read
 from fullbore.record.ledger import Ledger
 from fullbore.spec.hardware import Ceilings
@@ -40,7 +43,11 @@ def assemble(
         result["metric"] = _metric(session, result["metrics"])
     result |= {key: facts[key] for key in ("baselines", "compression", "completion") if facts.get(key)}
     result |= {"ledger": ledger.to_json(), "busy": dict(ledger.busy)}
-    result["verdict"] = _verdict(session, ledger)
+    session.recorder.account()
+    session.recorder.settle()
+    found = known(session.run.paths, ledger)
+    result["verdict"] = verdict(found).to_json()
+    result["energy"] = energy.of_run(found, session.job.energy).to_json()
     result["warnings"] = _warnings(session)
     model = session.run.paths.artifact("compressed" if facts.get("compression") else "model")
     if facts.get("compression"):
@@ -54,6 +61,7 @@ def assemble(
 def close(result: dict[str, Any], ledger: Ledger) -> None:
     """Put the final ledger into a result: what it says of the run's length, it says of all of it."""
     result |= {"seconds": ledger.wall, "ledger": ledger.to_json(), "busy": dict(ledger.busy)}
+    result["energy"] = Energy.from_json(result["energy"], ledger.seconds).to_json()
     if "total_seconds" in result.get("predicted", {}):
         result["predicted"]["total_seconds"]["measured"] = ledger.wall
 
@@ -97,12 +105,6 @@ def _trained(
             for key, item in plan.predicted.items()
         },
     }
-
-
-def _verdict(session: Session, ledger: Ledger) -> dict[str, Any]:
-    session.recorder.account()
-    session.recorder.settle()
-    return limit(session.run.paths, ledger).to_json()
 
 
 def _warnings(session: Session) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from fullbore.base.errors import Problem
 from fullbore.spec.data import DataSection, TokenizerSection
+from fullbore.spec.energy import EnergySection
 from fullbore.spec.layers import Layer
 from fullbore.spec.model import TASKS, DecoderModel, ModelSection, TaskSection, TextCNNModel
 from fullbore.spec.section import Section
@@ -202,3 +203,19 @@ def _served(site: Site, serve: ServeSection | None, task: TaskSection | None) ->
 def _answers(site: Site, serve: ServeSection | None) -> Iterator[Problem]:
     if serve is not None and serve.prompt_tokens > serve.max_tokens:
         yield site.problem("serve.prompt_tokens", f"{serve.prompt_tokens} is more than {{}}", "serve.max_tokens")
+
+
+@_about("energy")
+def _watts(site: Site, energy: EnergySection | None) -> Iterator[Problem]:
+    if energy is None:
+        return
+    idle, busy = energy.idle_watts, energy.busy_watts
+    if (idle is None) != (busy is None):
+        known, missing = ("busy", "idle") if idle is None else ("idle", "busy")
+        yield site.problem(
+            f"energy.{missing}_watts",
+            "missing; a machine's draw goes from one to the other: {}",
+            f"energy.{known}_watts",
+        )
+    elif idle is not None and busy is not None and busy < idle:
+        yield site.problem("energy.busy_watts", f"{busy:g} is less than {{}}", "energy.idle_watts")

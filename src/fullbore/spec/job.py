@@ -8,6 +8,7 @@ from pydantic import Field
 
 from fullbore.spec.compress import CompressSection
 from fullbore.spec.data import DataSection, TokenizerSection
+from fullbore.spec.energy import EnergySection
 from fullbore.spec.model import ModelSection, TaskSection
 from fullbore.spec.section import Expected, Section
 from fullbore.spec.serve import ServeSection
@@ -42,3 +43,5 @@ class Job(Section):
     """Which variants of the trained model are measured, and how much quality the kept one may lose."""
     serve: ServeSection | None = None
     """The door that answers, and its limits."""
+    energy: EnergySection | None = None
+    """What electricity costs and emits here, and what this machine draws."""

@@ -19,8 +19,9 @@ def show(answer: dict[str, Any], ink: Ink) -> Iterator[str]:
     yield from draw.error(answer.get("error"), ink)
     yield from draw.verdict(answer.get("verdict"), ink)
     yield from draw.advice(answer.get("verdict"), ink)
-    yield from draw.ledger(answer["ledger"], ink)
+    yield from draw.ledger(answer["ledger"], ink, energy=answer["energy"])
     yield from draw.busy(answer["busy"], answer["seconds"], ink)
+    yield from draw.energy(answer["energy"], ink)
     yield from draw.utilisation((answer.get("verdict") or {}).get("utilisation"), ink)
     yield from draw.predicted(answer.get("predicted"), ink)
     if answer.get("mfu") is not None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
 from fullbore.perf.measure import proc
+from fullbore.perf.measure.energy import Meter
 from fullbore.record.span import Recorder
 
 
@@ -21,10 +23,14 @@ class Reading:
     machine: proc.MachineTimes | None
     tree: proc.TreeTimes | None
     pressure: dict[str, float]
+    joules: Mapping[str, float] = field(default_factory=dict)
+    """By energy counter."""
 
 
-def reading(tree: proc.Tree) -> Reading:
-    return Reading(time.perf_counter(), proc.machine_times(proc.allowed_cores()), tree.times(), proc.pressure())
+def reading(tree: proc.Tree, meter: Meter | None = None) -> Reading:
+    machine = proc.machine_times(proc.allowed_cores())
+    joules = meter.joules() if meter is not None else {}
+    return Reading(time.perf_counter(), machine, tree.times(), proc.pressure(), joules)
 
 
 def sample(before: Reading, after: Reading, interval: float, cores: int) -> dict[str, Any]:
@@ -38,6 +44,7 @@ def sample(before: Reading, after: Reading, interval: float, cores: int) -> dict
     read_bytes_per_second, write_bytes_per_second, major_faults_per_second
     stopped: processes of the tree held by a signal; stopped_ranks: which ranks of a data-parallel run they are
     pressure: share of the time in which some task of the machine stalled for cpu, io, memory
+    joules: by energy counter
     """
     seconds = max(after.clock - before.clock, 1e-9)
     found: dict[str, Any] = {"seconds": seconds, "late": max(0.0, seconds - interval), "cores": cores}
@@ -71,6 +78,8 @@ def sample(before: Reading, after: Reading, interval: float, cores: int) -> dict
             resource: min(1.0, (total - before.pressure.get(resource, total)) / seconds)
             for resource, total in after.pressure.items()
         }
+    if after.joules:
+        found["joules"] = {name: total - before.joules.get(name, 0.0) for name, total in after.joules.items()}
     return found
 
 
@@ -81,7 +90,8 @@ def _grown(one: proc.TreeTimes, two: proc.TreeTimes) -> float:
 class Counters:
     """`with Counters(recorder):` samples this process and its children until the block ends.
 
-    A sample costs some reads of /proc (well under a millisecond of one core) and one event.
+    A sample costs some reads of /proc and /sys (well under a millisecond of one core) and one event. An `energy` event
+    says first which energy counters there are.
     """
 
     def __init__(self, recorder: Recorder, interval: float = 1.0) -> None:
@@ -102,12 +112,13 @@ class Counters:
         self._thread.join()
 
     def _run(self) -> None:
-        tree, cores = proc.Tree(os.getpid()), proc.core_count()
-        before = reading(tree)
+        tree, cores, meter = proc.Tree(os.getpid()), proc.core_count(), Meter()
+        self._recorder.event("energy", counters=meter.names, problems=meter.problems)
+        before = reading(tree, meter)
         ended = False
         while not ended:
             ended = self._ended.wait(self._interval)
-            after = reading(tree)
+            after = reading(tree, meter)
             if ended and after.clock - before.clock < self._interval / 4:
                 return
             self._recorder.event("resource", **sample(before, after, self._interval, cores))

@@ -45,6 +45,8 @@ class Usage:
     """Share of the time in which some task of the machine waited for a disk; none: this kernel does not tell."""
     held: float = 0.0
     """Seconds in which the process did not run although nobody else kept it from it: stopped by a signal."""
+    watts: Mapping[str, float] = field(default_factory=dict)
+    """By energy counter, over the time that it was read."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ class Facts:
     steps: int = 0
     source: str | None = None
     """Where the data come from, for people."""
+    unreadable: tuple[str, ...] = ()
+    """Energy counters that are there and could not be read, and why."""
 
     def seconds(self, *states: str) -> float:
         return sum(self.ledger.seconds.get(state, 0.0) for state in states)
@@ -89,9 +93,12 @@ def gather(
     intervals: list[Mapping[str, Any]] = []
     samples: list[Mapping[str, Any]] = []
     steps = 0
+    unreadable: tuple[str, ...] = ()
     for event in events:
         if event["kind"] == "ledger":
             intervals.append(event)
+        elif event["kind"] == "energy":
+            unreadable = tuple(event["problems"])
         elif event["kind"] == "resource":
             samples.append(event)
         elif event["kind"] == "step":
@@ -109,6 +116,7 @@ def gather(
         samples=float(steps * plan.global_batch_size) if plan else 0.0,
         steps=steps,
         source=source,
+        unreadable=unreadable,
     )
 
 
@@ -156,6 +164,7 @@ def _usage(sample: Mapping[str, Any], seconds: float, share: float) -> Usage:
         cpu_waiting=sample.get("cpu_waiting"),
         io_pressure=pressure.get("io"),
         held=share * _held(sample),
+        watts={name: joules / float(sample["seconds"]) for name, joules in (sample.get("joules") or {}).items()},
     )
 
 
@@ -198,4 +207,16 @@ def _average(parts: Sequence[Usage]) -> Usage:
         cpu_waiting=known([part.cpu_waiting for part in parts]),
         io_pressure=known([part.io_pressure for part in parts]),
         held=sum(part.held for part in parts),
+        watts=_watts(parts),
     )
+
+
+def _watts(parts: Sequence[Usage]) -> dict[str, float]:
+    """By counter, the mean over the parts that it was read in."""
+    seconds: dict[str, float] = {}
+    joules: dict[str, float] = {}
+    for part in parts:
+        for name, watts in part.watts.items():
+            seconds[name] = seconds.get(name, 0.0) + part.seconds
+            joules[name] = joules.get(name, 0.0) + watts * part.seconds
+    return {name: joules[name] / spent for name, spent in seconds.items() if spent}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fullbore.base.colours import FAMILY
-from fullbore.base.units import format_bytes
+from fullbore.base.units import format_bytes, format_joules
 from fullbore.ui import charts
 from fullbore.ui.charts import Layer, Line, Mark, Part
 from fullbore.ui.markup import LOWER_IS_BETTER, baselines, colour, percent, quality, said, table
@@ -55,7 +56,7 @@ def _ledger(view: View) -> str:
     ]
     digits = 1 if wall >= 10 else 3
     parts = [Part(s, t / wall, f"{tenth:.1f} %", colour(s), colour(s, "on-")) for s, t, tenth in shares]
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             f'<i class="box" style="background:{colour(state)}"></i>{said(state, 60)}',
             f"{seconds:.{digits}f}",
@@ -64,12 +65,42 @@ def _ledger(view: View) -> str:
         for state, seconds, tenth in shares
     ]
     rows.append(("<b>wall time</b>", f"<b>{wall:.{digits}f}</b>", "<b>100.0 %</b>"))
-    tables = f"<div>{table(('state', '#seconds', '#share'), rows, 'ledger')}</div>"
+    head: tuple[str, ...] = ("state", "#seconds", "#share")
+    if energy := mapping(view.result.get("energy")):
+        states = mapping(energy.get("states"))
+        spent = [_joules(mapping(states.get(state)).get("joules")) for state, _, _ in shares]
+        spent.append(f"<b>{_joules(mapping(energy.get('joules')).get('value'))}</b>")
+        rows = [(*row, joules) for row, joules in zip(rows, spent, strict=True)]
+        head = (*head, f"#energy, {said(energy.get('source'), 60)}")
+    tables = f"<div>{table(head, rows, 'ledger')}{_energy(energy)}</div>"
     busy = sorted(view.ledger.busy.items(), key=lambda item: -item[1])[:12]
     if busy:
         beside = table(("beside the main thread", "#seconds"), [(said(k, 60), f"{v:.{digits}f}") for k, v in busy])
         tables += f'<div>{beside}<p class="note">Worked at the same time; never part of the 100 %.</p></div>'
     return f'<div class="ledger">{charts.whole_bar(parts)}<div class="pair">{tables}</div></div>'
+
+
+def _joules(value: Any) -> str:
+    return "–" if (joules := number(value)) is None else format_joules(joules)
+
+
+def _energy(energy: Mapping[str, Any]) -> str:
+    """Between which ends the energy lies, what it costs and emits, and how that is known."""
+    whole, tariff = mapping(energy.get("joules")), mapping(energy.get("tariff"))
+    if not whole:
+        return ""
+    ends = [_joules(whole.get("low")), _joules(whole.get("high"))]
+    told = [
+        f"Energy {_joules(whole.get('value'))}" + (f", between {ends[0]} and {ends[1]}" if len({*ends}) > 1 else "")
+    ]
+    for name, unit in (("kilowatt_hours", "kWh"), ("cost", tariff.get("currency")), ("carbon_grams", "g CO2")):
+        if (amount := number(mapping(energy.get(name)).get("value"))) is not None:
+            told.append(f"{amount:.3g} {said(unit, 20)}")
+    if (each := number(mapping(energy.get("joules_per_unit")).get("value"))) is not None:
+        told.append(f"{format_joules(each)} a trained {said(energy.get('unit'), 20)}")
+    parts = [mapping(part) for part in listing(energy.get("parts"))]
+    how = "".join(f" {said(part.get('part'), 40)}: {said(part.get('how'), 400)}." for part in parts)
+    return f'<p class="note">{"; ".join(told)}.{how}</p>'
 
 
 def tenths(values: Sequence[float]) -> list[float]:
