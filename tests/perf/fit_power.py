@@ -25,7 +25,7 @@ def published() -> dict[str, list[Row]]:
     lines = Path(__file__).with_name("zeus_power.csv").read_text().splitlines()
     found: dict[str, list[Row]] = defaultdict(list)
     for row in csv.DictReader(line for line in lines if not line.startswith("#")):
-        setting = (row["network"], row["batch"], row["optimizer"])
+        setting = (row["dataset"], row["network"], row["batch"], row["optimizer"])
         numbers = (float(row[key]) for key in ("limit_w", "epoch_s", "watts"))
         found[row["accelerator"]].append(Row(row["network"], setting, *numbers))
     return dict(found)
