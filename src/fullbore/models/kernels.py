@@ -2,7 +2,8 @@
 
 On CPUs norm and rotation are bound by memory, and autograd of the formula keeps and reads every intermediate. Measured
 on one core, forward and backward: norm of fp32 [4096, 192] 11.5 ms by autograd, 2.7 ms here; causal attention of bf16
-[16, 4, 256, 64] 97 ms by torch's flash kernel, 41 ms here.
+[16, 4, 256, 64] 97 ms by torch's flash kernel, 41 ms here. A compiler that sees the formulas fuses them with what is
+around them, which is faster still (a compiled step of 12 M parameters takes 0.9 of the time), so it is shown those.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     device = x.device.type
     casting = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if casting else x.dtype
+    if torch.compiler.is_compiling():
+        wide = x.float()
+        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon) * weight).to(dtype)
     normed: Tensor = _RMSNorm.apply(x, weight.float(), epsilon, dtype)  # type: ignore[no-untyped-call]
     return normed
 
@@ -76,8 +80,17 @@ def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
 
     `cosines` and `sines` [T, W/2] in x's dtype.
     """
+    if torch.compiler.is_compiling():
+        first, second = x.chunk(2, dim=-1)
+        return torch.cat((first * cosines - second * sines, second * cosines + first * sines), -1)
     turned: Tensor = _Rotate.apply(x, cosines, sines)  # type: ignore[no-untyped-call]
     return turned
+
+
+def _later(scores: Tensor) -> Tensor:
+    """What hides from each position [T, T] those behind it."""
+    length = scores.shape[-1]
+    return torch.full((length, length), -torch.inf, dtype=scores.dtype, device=scores.device).triu(1)
 
 
 class _CausalAttention(torch.autograd.Function):
@@ -85,8 +98,7 @@ class _CausalAttention(torch.autograd.Function):
     def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         ctx.scale = queries.shape[-1] ** -0.5
         scores = torch.matmul(queries * ctx.scale, keys.transpose(-1, -2))
-        length = scores.shape[-1]
-        scores += torch.full((length, length), -torch.inf, dtype=scores.dtype, device=scores.device).triu_(1)
+        scores += _later(scores)
         shares = torch.softmax(scores, -1)
         ctx.save_for_backward(queries, keys, values, shares)
         return torch.matmul(shares, values)
@@ -111,6 +123,10 @@ def causal_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     if not plain or queries.shape != keys.shape:
         grouped = queries.shape[1] != keys.shape[1]
         return F.scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=grouped)
+    if torch.compiler.is_compiling():
+        scores = torch.matmul(queries * queries.shape[-1] ** -0.5, keys.transpose(-1, -2)).float()
+        shares = (scores + _later(scores)).softmax(-1).to(queries.dtype)
+        return torch.matmul(shares, values)
     with torch.autocast("cpu", enabled=False):
         mixed: Tensor = _CausalAttention.apply(queries, keys, values)  # type: ignore[no-untyped-call]
     return mixed
