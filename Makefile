@@ -32,6 +32,7 @@ fix: $(READY)            ## format and mend what can be mended by machine
 	$(BIN)/ruff check --fix .
 
 bench: $(READY)          ## the figures that are claimed; results go to benchmarks/results
+	$(BIN)/uv pip install --system-certs --quiet --python $(BIN)/python --no-deps -r benchmarks/requirements.txt
 	$(BIN)/python benchmarks/run.py
 
 lock:                    ## resolve the dependencies anew (torch and what it brings stay out: pip installs its CPU build)
