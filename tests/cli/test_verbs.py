@@ -31,7 +31,7 @@ FLAGS = {
     "check": {"--set", "--resolved"},
     "run": {"--set", "--name"},
     "resume": set(),
-    "explain": set(),
+    "explain": {"--drop-last-step"},
     "report": {"--output"},
     "runs ls": set(),
     "runs show": set(),
