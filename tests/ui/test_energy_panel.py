@@ -32,3 +32,8 @@ def test_odd_energy_is_no_reason_for_no_report() -> None:
     for odd in (3, {"joules": 1}, {"states": {"forward": 2}, "joules": {"value": "many"}, "parts": [1]}):
         run.finish({**(run.result() or {}), "energy": odd})
         assert "time" in Page(write(run)).ids()
+
+
+def test_a_killed_run_has_joules_too() -> None:
+    page = Page(write(example_run.killed()))
+    assert "energy, modelled" in page.sections["time"]

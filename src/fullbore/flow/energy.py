@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from fullbore.base.units import format_share
 from fullbore.perf.model import energy
@@ -14,6 +15,11 @@ from fullbore.spec.plan import Prediction
 
 _ACCELERATOR = "accelerator"
 """What the names of their counters begin with; all others are of processors and their memory."""
+
+
+def asked(job: Mapping[str, Any]) -> EnergySection:
+    """What a resolved job, as plain data, says of it."""
+    return EnergySection.model_validate(job.get("energy") or {})
 
 
 def of_run(found: Facts, section: EnergySection | None) -> Energy:

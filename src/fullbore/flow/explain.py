@@ -6,12 +6,11 @@ from typing import Any
 
 from fullbore.base.errors import InputError
 from fullbore.flow import energy
-from fullbore.flow.limit import known
+from fullbore.flow.facts import known
 from fullbore.perf.plan.verdict import verdict
 from fullbore.record import read
 from fullbore.record.ledger import Ledger
 from fullbore.record.run import find
-from fullbore.spec.load import load
 
 
 def explain(name: str) -> dict[str, Any]:
@@ -32,7 +31,7 @@ def explain(name: str) -> dict[str, Any]:
         "seconds": ledger.wall,
         "ledger": ledger.to_json(),
         "busy": dict(ledger.busy),
-        "energy": result.get("energy") or energy.of_run(found, load(paths.job).job.energy).to_json(),
+        "energy": result.get("energy") or energy.of_run(found, energy.asked(run.job())).to_json(),
         "predicted": result.get("predicted", {}),
         "metrics": result.get("metrics", {}),
         "mfu": result.get("mfu"),

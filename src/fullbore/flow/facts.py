@@ -1,4 +1,4 @@
-"""What limited a run: the verdict on what its folder holds, whether it ended by itself or not."""
+"""What a run's folder tells, whether it ended by itself or not: what a verdict and its energy go by."""
 
 from __future__ import annotations
 
@@ -9,17 +9,11 @@ from typing import Any
 
 from fullbore.base.paths import RunPaths
 from fullbore.perf.plan.facts import Facts, gather
-from fullbore.perf.plan.verdict import Verdict, verdict
 from fullbore.record import read
 from fullbore.record.ledger import Ledger
 from fullbore.spec.hardware import Ceilings
 from fullbore.spec.plan import Plan
 from fullbore.spec.work import Work
-
-
-def limit(paths: RunPaths, ledger: Ledger) -> Verdict:
-    """The verdict on a run whose seconds are `ledger`."""
-    return verdict(known(paths, ledger))
 
 
 def known(paths: RunPaths, ledger: Ledger) -> Facts:

@@ -7,7 +7,7 @@ from typing import Any
 
 from fullbore.base.errors import FullboreError
 from fullbore.flow import energy
-from fullbore.flow.limit import known
+from fullbore.flow.facts import known
 from fullbore.flow.session import Session
 from fullbore.perf.model.energy import Energy
 from fullbore.perf.plan.facts import TRAINING

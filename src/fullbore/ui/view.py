@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from fullbore.base.errors import InputError
-from fullbore.flow.limit import limit
+from fullbore.flow import energy
+from fullbore.flow.facts import known
+from fullbore.perf.plan.verdict import verdict
 from fullbore.record import artifact, read
 from fullbore.record.ledger import Ledger
 from fullbore.record.run import RunFolder
@@ -65,6 +67,8 @@ class View:
     """`result.json`, empty if the run has not ended by itself."""
     verdict: Mapping[str, Any]
     """What `perf` found to limit the run: from the result, else worked out from the events."""
+    energy: Mapping[str, Any]
+    """Joules by state and what they cost: from the result, else worked out from the events."""
     plan: Mapping[str, Any]
     ceilings: Mapping[str, Any]
     ledger: Ledger
@@ -109,6 +113,7 @@ def view(run: RunFolder) -> View:
     messages, left_out = _messages(seen, clock)
     artifacts = _artifacts(run)
     ledger = _ledger(result, first)
+    told = result if result.get("verdict") else _told(run, ledger)
     plan, ceilings = mapping(_json(run.paths.plan)) or first.plan, mapping(_json(run.paths.ceilings))
     return View(
         name=run.name,
@@ -117,7 +122,8 @@ def view(run: RunFolder) -> View:
         job_toml=run.paths.job.read_text(errors="replace") if run.paths.job.is_file() else "",
         environment=environment,
         result=result,
-        verdict=mapping(result.get("verdict")) or _verdict(run, ledger),
+        verdict=mapping(told.get("verdict")),
+        energy=mapping(told.get("energy")),
         ceilings=ceilings,
         plan=plan,
         ledger=ledger,
@@ -184,11 +190,15 @@ def _ledger(result: Mapping[str, Any], first: Reading) -> Ledger:
     return final if final.wall > 0.95 * summed.wall else summed
 
 
-def _verdict(run: RunFolder, ledger: Ledger) -> Mapping[str, Any]:
-    """Of a run that wrote no result."""
+def _told(run: RunFolder, ledger: Ledger) -> Mapping[str, Any]:
+    """What a result would say of a run that wrote none."""
+    if not ledger.wall:
+        return {}
     try:
-        return limit(run.paths, ledger).to_json() if ledger.wall else {}
-    except (OSError, KeyError, TypeError, ValueError):
+        found = known(run.paths, ledger)
+        used = energy.of_run(found, energy.asked(run.job()))
+        return {"verdict": verdict(found).to_json(), "energy": used.to_json()}
+    except (OSError, KeyError, TypeError, ValueError, InputError):
         return {}
 
 

@@ -66,7 +66,7 @@ def _ledger(view: View) -> str:
     ]
     rows.append(("<b>wall time</b>", f"<b>{wall:.{digits}f}</b>", "<b>100.0 %</b>"))
     head: tuple[str, ...] = ("state", "#seconds", "#share")
-    if energy := mapping(view.result.get("energy")):
+    if energy := view.energy:
         states = mapping(energy.get("states"))
         spent = [_joules(mapping(states.get(state)).get("joules")) for state, _, _ in shares]
         spent.append(f"<b>{_joules(mapping(energy.get('joules')).get('value'))}</b>")
