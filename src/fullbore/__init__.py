@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from fullbore.door import (
         Model,
         Run,
+        bench,
         check,
         compress,
         doctor,
         explain,
-        explain_traces,
         init,
         inspect,
         pack,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         schema,
         serve,
     )
+    from fullbore.perf.measure.ledger import ledger
     from fullbore.spec.job import Job
 
 __all__ = [
@@ -43,13 +44,14 @@ __all__ = [
     "Model",
     "Run",
     "__version__",
+    "bench",
     "check",
     "compress",
     "doctor",
     "explain",
-    "explain_traces",
     "init",
     "inspect",
+    "ledger",
     "pack",
     "report",
     "resume",
@@ -63,6 +65,7 @@ _ELSEWHERE = {
     "Feed": ("fullbore.data.feed", "Feed"),
     "Job": ("fullbore.spec.job", "Job"),
     "__version__": ("fullbore.base.version", "VERSION"),
+    "ledger": ("fullbore.perf.measure.ledger", "ledger"),
 }
 
 

@@ -20,17 +20,18 @@ from fullbore.record.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from fullbore.models.weights import LoadedModel
+    from fullbore.perf.measure.ledger import LoopLedger
     from fullbore.spec.job import Job
     from fullbore.spec.load import LoadedJob
 
 __all__ = [
     "Model",
     "Run",
+    "bench",
     "check",
     "compress",
     "doctor",
     "explain",
-    "explain_traces",
     "init",
     "inspect",
     "pack",
@@ -211,21 +212,58 @@ def _settings(loaded: LoadedJob) -> dict[str, dict[str, str]]:
     }
 
 
-def explain(name: str = "last") -> dict[str, Any]:
-    """Where a run's time went, what limited it and what to change (schema 1)."""
+def explain(name: str | LoopLedger = "last") -> dict[str, Any]:
+    """Where a run's time went, or that of a `fullbore.ledger()`, what limited it and what to change (schema 1)."""
+    if not isinstance(name, str):
+        from fullbore.flow.loop import explain as of_a_loop
+
+        return of_a_loop(name)
     from fullbore.flow.explain import explain as answer
 
     return answer(name)
 
 
-def explain_traces(*paths: str | Path, drop_last_step: bool = False) -> dict[str, Any]:
-    """Where the time in traces of PyTorch's profiler went, one file of each rank, and what to change (schema 1).
+def bench(
+    *targets: str,
+    overrides: Overrides | None = None,
+    against: Overrides | None = None,
+    rounds: int | None = None,
+    budget: float | None = None,
+    metric: str | None = None,
+    warm_up: int = 1,
+    seed: int = 0,
+    out: str | Path | None = None,
+    keep: bool = False,
+    progress: Progress = no_progress,
+    notify: Callable[[str], None] = to_stderr,
+) -> dict[str, Any]:
+    """Measure two commands or jobs in interleaved pairs, or one against itself, and say what they tell (schema 1).
 
-    `drop_last_step` leaves out each trace's last profiler step, as HTA does. Raises UsageError, InputError, OSError.
+    `targets`: command lines (no shell), or jobs, whose `overrides` hold for both and `against` for the second, over
+    them. Until `rounds` pairs (20) are undisturbed, twice as many are measured, or `budget` seconds are over; `warm_up`
+    pairs come first and do not count. `metric`: `seconds`, `cpu_seconds`, `peak_bytes`, or a dotted key of the JSON
+    object on the last line of stdout (jobs: their training rate). `out` keeps every pair as JSON; the same question
+    goes on from it. Runs of jobs are removed unless `keep`.
+
+    Raises UsageError, JobError, RunFailed for what ends with another exit code than 0, and Interrupted; the `result` of
+    the last two is what was measured. From the main thread only if Ctrl-C is to be heard.
     """
-    from fullbore.flow.trace import explain_traces as answer
+    from fullbore.flow.bench import bench as execute
 
-    return answer([Path(path) for path in paths], drop_last_step=drop_last_step)
+    return execute(
+        targets,
+        overrides,
+        against,
+        rounds=rounds,
+        budget=budget,
+        metric=metric,
+        warm_up=warm_up,
+        seed=seed,
+        out=None if out is None else Path(out),
+        keep=keep,
+        progress=progress,
+        notify=notify,
+    )
 
 
 def report(name: str = "last", output: Path | None = None) -> dict[str, Any]:
