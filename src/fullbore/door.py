@@ -32,6 +32,7 @@ __all__ = [
     "compress",
     "doctor",
     "explain",
+    "explain_traces",
     "init",
     "inspect",
     "pack",
@@ -221,6 +222,16 @@ def explain(name: str | LoopLedger = "last") -> dict[str, Any]:
     from fullbore.flow.explain import explain as answer
 
     return answer(name)
+
+
+def explain_traces(*paths: str | Path, drop_last_step: bool = False) -> dict[str, Any]:
+    """Where the time in traces of PyTorch's profiler went, one file of each rank, and what to change (schema 1).
+
+    `drop_last_step` leaves out each trace's last profiler step, as HTA does. Raises UsageError, InputError, OSError.
+    """
+    from fullbore.flow.trace import explain_traces as answer
+
+    return answer([Path(path) for path in paths], drop_last_step=drop_last_step)
 
 
 def bench(

@@ -31,7 +31,7 @@ FLAGS = {
     "check": {"--set", "--resolved"},
     "run": {"--set", "--name"},
     "resume": set(),
-    "explain": set(),
+    "explain": {"--drop-last-step"},
     "bench": {"--rounds", "--budget", "--metric", "--warm-up", "--set", "--against", "--seed", "--out", "--keep"},
     "report": {"--output"},
     "runs ls": set(),
