@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fullbore.base.errors import InputError
-from fullbore.perf.measure import trace
+from fullbore.perf.measure import trace, window
 from fullbore.perf.measure.trace import Kind, read
 from tests.perf.made_trace import DATA, event, kernel, real, write, write_large
 
@@ -61,7 +61,7 @@ def test_rank_times_kinds_and_launches(tmp_path: Path) -> None:
 def test_the_size_of_the_window_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     path = write(tmp_path / "a.json", EVENTS)
     whole = read(path)
-    monkeypatch.setattr(trace, "_CHUNK", chunk)
+    monkeypatch.setattr(window, "_CHUNK", chunk)
     apart = read(path)
     assert apart.names == whole.names and apart.missing == ()
     assert apart.start.tolist() == whole.start.tolist()
@@ -186,7 +186,7 @@ def test_names_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_value_beyond_the_window_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trace, "_LONGEST", 1 << 19)
+    monkeypatch.setattr(window, "_LONGEST", 1 << 19)
     path = tmp_path / "a.json"
     path.write_text('{"note": [' + '"x", ' * 500_000 + '"x"], "traceEvents": []}')
     with pytest.raises(InputError, match="more than 524,288 characters"):
@@ -204,7 +204,7 @@ def test_memory_is_the_table_and_a_window(tmp_path: Path) -> None:
         tracemalloc.stop()
     assert len(found) == events
     table = events * BYTES_PER_EVENT * GROWTH + events * 8 * 2
-    assert peak < table + 16 * trace._CHUNK < 0.75 * path.stat().st_size
+    assert peak < table + 16 * window._CHUNK < 0.75 * path.stat().st_size
 
 
 PEAK = """

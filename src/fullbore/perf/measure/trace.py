@@ -8,29 +8,21 @@ output_json.cpp writes it.
 
 from __future__ import annotations
 
-import codecs
-import gzip
-import json
 import re
-import zlib
 from array import array
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from io import BufferedReader
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fullbore.base.errors import InputError
+from fullbore.perf.measure.window import Window
 
 MOST_NAMES = 100_000
 _NAME_CHARACTERS = 500
-_CHUNK = 1 << 18
-_LONGEST = 1 << 26
-"""Characters of the longest value that is not the list of events."""
 _FARTHEST = 1 << 61
 """Nanoseconds: 73 years; a start beyond it is no time."""
 
@@ -82,9 +74,6 @@ _FILLS = re.compile(r"(?:hip)?Memset")
 _COLLECTS = re.compile(r"(?:gloo|mpi|ucc|nccl|hccl|xccl):|c10d::")
 _LOADS = re.compile(r"enumerate\(Data(?:Loader|Pipe)\)#")
 _STEP = re.compile(r"ProfilerStep#?\d*")
-_GAP = re.compile(r"[\s,]*")
-_EVENT = re.compile(r'\{\s*"(?:ph|name|cat)"\s*:')
-_scan = json.JSONDecoder(strict=False).raw_decode
 
 
 @dataclass(frozen=True)
@@ -109,74 +98,6 @@ class Trace:
 
     def __len__(self) -> int:
         return len(self.start)
-
-
-class _Window:
-    """The part of a text that is being read; it grows while a value is not whole and slides on when it is."""
-
-    def __init__(self, file: BufferedReader) -> None:
-        zipped = file.peek(2)[:2] == b"\x1f\x8b"
-        self._source = gzip.GzipFile(fileobj=file) if zipped else file
-        self._decode = codecs.getincrementaldecoder("utf-8-sig")("replace").decode
-        self.text = ""
-        self.at = 0
-        self.ended = False
-        self.broken: str | None = None
-        """Why it ended before its end."""
-
-    def more(self) -> bool:
-        """Let go of what was read and add a chunk; False at the end."""
-        if self.ended:
-            return False
-        try:
-            chunk = self._source.read1(_CHUNK)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            chunk, self.broken = b"", f"its gzip stream is cut or damaged ({error})"
-        self.ended = not chunk
-        self.text, self.at = self.text[self.at :] + self._decode(chunk, self.ended), 0
-        return not self.ended
-
-    def peek(self) -> str:
-        """The next character that is neither space nor comma; empty at the end."""
-        while True:
-            self.at = cast(re.Match[str], _GAP.match(self.text, self.at)).end()
-            if self.at < len(self.text):
-                return self.text[self.at]
-            if not self.more():
-                return ""
-
-    def value(self) -> Any:
-        """The next JSON value. Raises EOFError if the text ends within it, ValueError if it is none."""
-        while True:
-            self.peek()
-            try:
-                found, after = _scan(self.text, self.at)
-                if after < len(self.text) or isinstance(found, dict) or not self.more():
-                    self.at = after
-                    return found
-            except (json.JSONDecodeError, RecursionError) as error:
-                if self._wrong(error):
-                    raise ValueError(str(error)) from None
-                if len(self.text) - self.at > _LONGEST:
-                    raise ValueError(f"a value of more than {_LONGEST:,} characters") from None
-                if not self.more():
-                    raise EOFError from None
-
-    def _wrong(self, error: BaseException) -> bool:
-        """Whether more text would not mend it: the fault lies before the end of what is here."""
-        if isinstance(error, json.JSONDecodeError):
-            return not error.msg.startswith("Unterminated") and error.pos < len(self.text) - len("-Infinity")
-        return True
-
-    def resume(self) -> bool:
-        """Go on where the next event seems to begin; False if none does."""
-        self.at += 1
-        while (match := _EVENT.search(self.text, self.at)) is None:
-            self.at = max(self.at, len(self.text) - 80)
-            if not self.more():
-                return False
-        self.at = match.start()
-        return True
 
 
 class _Interned:
@@ -278,16 +199,16 @@ def read(path: Path) -> Trace:
     """
     table, about = _Table(), dict[str, Any]()
     with open(path, "rb") as file:
-        window = _Window(file)
-        skipped, whole = _fill(path, window, table, about)
+        window = Window(file)
+        whole = _fill(path, window, table, about)
     if not table.start:
         raise _foreign(path, table, window, whole)
     missing = []
     if not whole:
         why = window.broken or "it is cut"
         missing.append(f"{path.name} ends after {table.seen:,} events: {why}; whatever came later is missing")
-    if skipped or table.bad:
-        missing.append(f"{path.name}: {skipped + table.bad:,} malformed events were left out")
+    if bad := window.malformed + table.bad:
+        missing.append(f"{path.name}: {bad:,} malformed events were left out")
     if len(table.names.numbers) > MOST_NAMES:
         missing.append(f"{path.name}: more than {MOST_NAMES:,} names; the rest are one, (other names)")
     told = about.get("distributedInfo")
@@ -320,80 +241,54 @@ def _integer(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _fill(path: Path, window: _Window, table: _Table, about: dict[str, Any]) -> tuple[int, bool]:
-    """Read the whole text; the number of events that are no JSON, and whether the text came to its end."""
+def _fill(path: Path, window: Window, table: _Table, about: dict[str, Any]) -> bool:
+    """Read the whole text; whether it came to its end."""
     first = window.peek()
     if first not in ("{", "["):
         found = f"begins with {first!r}" if first else window.broken or "is empty"
         raise InputError(f"{path}: {found}, expected a JSON trace", hint=_HINT)
     window.at += 1
-    if first == "[":
-        return _events(window, table)
-    skipped = 0
-    while (mark := window.peek()) not in ("}", ""):
-        try:
-            key = window.value() if mark == '"' else None
-            if key is None or window.peek() != ":":
-                raise InputError(f"{path}: not JSON after {table.seen:,} events", hint=_HINT)
-            window.at += 1
-            if key == "traceEvents" and window.peek() == "[":
-                window.at += 1
-                more, whole = _events(window, table)
-                skipped += more
-                if not whole:
-                    return skipped, False
-            elif key in ("distributedInfo", "baseTimeNanoseconds"):
-                about[key] = window.value()
-            else:
-                window.value()
-        except EOFError:
-            return skipped, False
-        except (ValueError, InputError) as error:
-            if not table.start:
-                raise InputError(f"{path}: {error}", hint=_HINT) from None
-            return skipped, False
-    return skipped, mark == "}"
-
-
-def _events(window: _Window, table: _Table) -> tuple[int, bool]:
-    """Read the elements of an array after its `[`; as `_fill`."""
-    skipped = 0
-    while True:
-        for event in _run(window):
-            table.add(event)
-        mark = window.peek()
-        if mark == "]":
-            break
-        if not mark:
-            return skipped, False
-        try:
-            table.add(window.value())
-        except EOFError:
-            return skipped, False
-        except ValueError:
-            skipped += 1
-            if not window.resume():
-                return skipped, False
-    window.at += 1
-    return skipped, True
-
-
-def _run(window: _Window) -> Iterator[dict[str, Any]]:
-    """The events that lie whole in the window, up to the first thing that is something else."""
-    text, at = window.text, window.at
     try:
-        while text[at] == "{":
-            event, after = _scan(text, at)
-            yield event
-            window.at = at = cast(re.Match[str], _GAP.match(text, after)).end()
-    except (json.JSONDecodeError, RecursionError, IndexError):
-        return
+        if first == "[":
+            _events(window, table)
+        else:
+            _members(window, table, about)
+    except EOFError:
+        return False
+    except ValueError as error:
+        if not table.start:
+            raise InputError(f"{path}: {error}", hint=_HINT) from None
+        return False
+    return True
+
+
+def _members(window: Window, table: _Table, about: dict[str, Any]) -> None:
+    """Read an object after its `{`. Raises EOFError if it is cut, ValueError if it is none."""
+    while (mark := window.peek()) != "}":
+        if not mark:
+            raise EOFError
+        key = window.value() if mark == '"' else None
+        if key is None or window.peek() not in (":", ""):
+            raise ValueError(f"not JSON after {table.seen:,} events")
+        window.at += 1
+        if key == "traceEvents" and window.peek() == "[":
+            window.at += 1
+            _events(window, table)
+        elif key in ("distributedInfo", "baseTimeNanoseconds"):
+            about[key] = window.value()
+        else:
+            window.value()
+
+
+def _events(window: Window, table: _Table) -> None:
+    for event in window.elements():
+        table.add(event)
 
 
 _HINT = "name a file that torch.profiler wrote with export_chrome_trace or tensorboard_trace_handler"
 
 
-def _foreign(path: Path, table: _Table, window: _Window, whole: bool) -> InputError:
+def _foreign(path: Path, table: _Table, window: Window, whole: bool) -> InputError:
     if not table.seen:
         found = "no events" if whole else f"it ends before its first event ({window.broken or 'it is cut'})"
     else:
