@@ -195,8 +195,7 @@ def next_setting(section: TrainSection, trials: Sequence[Trial], limits: Limits)
 
 
 def worth_compiling(section: TrainSection, trials: Sequence[Trial], limits: Limits) -> Setting | None:
-    """What these trials chose, compiled, if the job asks for it or it is expected to pay; it takes too long to be one of
-    many trials."""
+    """What these trials chose, compiled, if the job asks for it or it is expected to pay: too long for one of many."""
     hopeful = limits.compiling is not None and limits.compiling.pays
     wanted = hopeful if section.compile == "auto" else section.compile
     return replace(chosen(section, trials, limits), compile=True) if wanted else None
