@@ -238,7 +238,7 @@ def test_nothing_heavy_is_imported_for_it() -> None:
 LOOP = """
 import json, sys, time, fullbore
 from fullbore.perf.measure import proc
-if sys.argv[1] == "read": proc.machine_times = lambda cores: None
+if sys.argv[4:]: proc.machine_times = lambda cores: None
 with fullbore.ledger() as ledger:
     for _ in ledger.data(range(10**9)):
         with ledger.state(sys.argv[1]):
@@ -263,7 +263,7 @@ def verdict(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def test_a_slow_source_is_named() -> None:
-    found = verdict(loop("read", "60", "80"))
+    found = verdict(loop("read", "60", "80", "alone"))
     assert found["limit"] == "a slow source" and "the source, which delivers too slowly" in found["sentence"]
 
 
@@ -276,7 +276,7 @@ def test_neighbours_are_named() -> None:
 
 @pytest.mark.slow
 def test_being_stopped_is_named(tmp_path: Path) -> None:
-    process = loop("forward", "1", "1e9")
+    process = loop("forward", "1", "1e9", "alone")
     assert process.stdout is not None
     for _ in range(20):
         process.stdout.readline()
