@@ -276,9 +276,9 @@ def test_neighbours_are_named() -> None:
 
 @pytest.mark.slow
 def test_being_stopped_is_named(tmp_path: Path) -> None:
-    process = loop("forward", "1", "1e9", "alone")
+    process = loop("forward", "1.5", "1e9", "alone")
     assert process.stdout is not None
-    for _ in range(20):
+    for _ in range(80):
         process.stdout.readline()
     os.kill(process.pid, signal.SIGSTOP)
     time.sleep(4)
