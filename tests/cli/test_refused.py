@@ -18,6 +18,8 @@ from fullbore.base.errors import InputError, RunFailed, UsageError
 from fullbore.base.refusals import refusal
 from fullbore.record import run as runs
 
+pytestmark = pytest.mark.slow
+
 JOB = 'name = "toy"\n\n[data]\nsource = "a.txt"\n'
 LEDGER = {"backward": {"seconds": 9.0, "share": 0.9}, "start": {"seconds": 1.0, "share": 0.1}}
 RESULT = {"schema": 1, "status": "done", "job": "toy", "seconds": 10.0, "metrics": {}, "ledger": LEDGER, "busy": {}}

@@ -26,6 +26,8 @@ from fullbore.record.span import Recorder
 from fullbore.spec.data import DataSection
 from fullbore.spec.model import TaskSection
 
+pytestmark = pytest.mark.slow
+
 source, out = sys.argv[1], Path(sys.argv[2])
 section, task = DataSection(source=source, shard_bytes=int(sys.argv[4])), TaskSection(kind="causal_lm")
 common = {"recorder": Recorder(), "progress": no_progress}

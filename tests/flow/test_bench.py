@@ -21,6 +21,8 @@ from tests.flow.conftest import TINY, Bench
 
 WORK = """
 import json, os, sys, time
+
+pytestmark = pytest.mark.slow
 name, seconds, scale = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
 with open("log", "a") as log:
     log.write(f"{name} {os.getpid()}\\n")

@@ -35,7 +35,10 @@ def test_machine_imports_no_torch() -> None:
     assert done.stdout.strip() == "False"
 
 
-def test_probe_measures_everything_keeps_it_and_leaves_no_trace(tmp_path: Path) -> None:
+def test_probe_measures_everything_keeps_it_and_leaves_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "_calm", lambda cores: False)
     work = tmp_path / "work"
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
