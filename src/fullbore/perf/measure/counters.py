@@ -99,9 +99,14 @@ class Counters:
         self._recorder = recorder
         self._interval = interval
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="fullbore-counters", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Counters:
+        """The first reading is made here: a block that keeps the interpreter busy would make the thread wait for it."""
+        tree, meter = proc.Tree(os.getpid()), Meter()
+        self._recorder.event("energy", counters=meter.names, problems=meter.problems)
+        given = (tree, meter, reading(tree, meter))
+        self._thread = threading.Thread(target=self._run, args=given, name="fullbore-counters", daemon=True)
         self._thread.start()
         return self
 
@@ -109,13 +114,11 @@ class Counters:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
-    def _run(self) -> None:
-        tree, cores, meter = proc.Tree(os.getpid()), proc.core_count(), Meter()
-        self._recorder.event("energy", counters=meter.names, problems=meter.problems)
-        before = reading(tree, meter)
-        ended = False
+    def _run(self, tree: proc.Tree, meter: Meter, before: Reading) -> None:
+        cores, ended = proc.core_count(), False
         while not ended:
             ended = self._ended.wait(self._interval)
             after = reading(tree, meter)
