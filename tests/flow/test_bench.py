@@ -19,10 +19,10 @@ import fullbore
 from fullbore.base.errors import Interrupted, JobError, RunFailed, UsageError
 from tests.flow.conftest import TINY, Bench
 
+pytestmark = pytest.mark.slow
+
 WORK = """
 import json, os, sys, time
-
-pytestmark = pytest.mark.slow
 name, seconds, scale = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
 with open("log", "a") as log:
     log.write(f"{name} {os.getpid()}\\n")
@@ -214,7 +214,6 @@ def test_a_wrong_setting_is_said_before_anything_runs(folder: Path) -> None:
     assert issubclass(Interrupted, Exception) and not (folder / "runs").exists()
 
 
-@pytest.mark.slow
 def test_two_settings_of_a_job(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     job = bench.job(TINY.split("[compress]")[0].replace('baselines = ["bigram", "trigram"]\n', ""))
