@@ -13,6 +13,8 @@ import pytest
 from fullbore.base.errors import InputError
 from fullbore.record import artifact
 
+pytestmark = pytest.mark.slow
+
 WORK = """
 import sys
 from pathlib import Path
@@ -25,8 +27,6 @@ from fullbore.record.progress import no_progress
 from fullbore.record.span import Recorder
 from fullbore.spec.data import DataSection
 from fullbore.spec.model import TaskSection
-
-pytestmark = pytest.mark.slow
 
 source, out = sys.argv[1], Path(sys.argv[2])
 section, task = DataSection(source=source, shard_bytes=int(sys.argv[4])), TaskSection(kind="causal_lm")
