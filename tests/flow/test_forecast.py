@@ -122,9 +122,9 @@ def test_what_compiling_brought_is_expected_of_it_again() -> None:
     work = works.work(job.model, job.task, Sizes(features=64, classes=4))
     plan = replace(found.plan, predicted={key: found.predicted[key] for key in ("step_seconds", "train_seconds")})
     step = plan.predicted["step_seconds"].value
-    assert forecast.compiling(job, work, CEILINGS, plan).seconds == 60
+    assert forecast.compiling(job, work, CEILINGS, plan).seconds == 40
     setting = choose.Setting("fp32", 2, 256, 1, compile=True)
-    forecast.remember_compiling(job, CEILINGS, plan, choose.Trial(setting, 0.7 * step, first_seconds=20))
+    forecast.remember_compiling(job, work, CEILINGS, plan, choose.Trial(setting, 0.7 * step, first_seconds=20))
     again = forecast.compiling(job, work, CEILINGS, plan)
     assert again.seconds == pytest.approx(20) and again.gain == pytest.approx(0.3)
     assert again.training_seconds == plan.predicted["train_seconds"].value

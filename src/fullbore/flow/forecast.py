@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from fullbore.flow.session import content_key
 from fullbore.flow.stages import wanted
 from fullbore.perf.measure import history
 from fullbore.perf.model import compute, feed, memory
@@ -197,7 +198,7 @@ def compiling(job: Job, work: Work, ceilings: Ceilings, plan: Plan) -> choose.Co
     """What compiling the step of `plan`, which was timed without, may bring: as past runs of the kind measured it."""
     step = plan.predicted["step_seconds"].value
     gain = _calibration(ceilings, _COMPILED, model_kind(job), plan.precision, step)
-    taken = _calibration(ceilings, _COMPILING, model_kind(job), plan.precision, steps.COMPILE_SECONDS)
+    taken = _calibration(ceilings, _COMPILING, _graph(work, plan), plan.precision, steps.COMPILE_SECONDS)
     return choose.Compiling(
         seconds=steps.COMPILE_SECONDS * taken.ratio,
         gain=max(0.0, 1 - gain.ratio) if gain.count else compute.compile_gain(work, ceilings, plan),
@@ -205,16 +206,19 @@ def compiling(job: Job, work: Work, ceilings: Ceilings, plan: Plan) -> choose.Co
     )
 
 
-def remember_compiling(job: Job, ceilings: Ceilings, plan: Plan, trial: choose.Trial) -> None:
-    """Keep what a step of `plan` took compiled, and what compiling took."""
+def remember_compiling(job: Job, work: Work, ceilings: Ceilings, plan: Plan, trial: choose.Trial) -> None:
+    """Keep what a step of `plan` took compiled, and what compiling it took: much less once the machine has kept it."""
     rows = [
-        (_COMPILED, plan.predicted["step_seconds"].value, trial.seconds),
-        (_COMPILING, steps.COMPILE_SECONDS, trial.first_seconds),
+        (_COMPILED, model_kind(job), plan.predicted["step_seconds"].value, trial.seconds),
+        (_COMPILING, _graph(work, plan), steps.COMPILE_SECONDS, trial.first_seconds),
     ]
     with suppress(OSError):
-        history.remember(
-            [Past(ceilings.fingerprint, name, model_kind(job), plan.precision, *pair) for name, *pair in rows]
-        )
+        history.remember([Past(ceilings.fingerprint, name, of, plan.precision, *pair) for name, of, *pair in rows])
+
+
+def _graph(work: Work, plan: Plan) -> str:
+    """What is compiled, in short."""
+    return content_key(work.to_json(), plan.micro_batch_size, plan.threads)
 
 
 def _calibration(ceilings: Ceilings, quantity: str, kind: str, precision: str, predicted: float) -> Calibration:

@@ -106,7 +106,7 @@ def _choose(session: Session, prepared: Materials, work: Work, ceilings: Ceiling
     if (setting := choose.worth_compiling(section, trials, bounds)) is not None:
         with session.recorder.state(State.COMPILE):
             trials.append(brief(setting))
-        forecast.remember_compiling(session.job, ceilings, plain, trials[-1])
+        forecast.remember_compiling(session.job, work, ceilings, plain, trials[-1])
     setting = choose.chosen(section, trials, bounds)
     again = _timed(session, prepared, draft, min(_FINAL_SECONDS, _TRIAL_SHARE * expected), setting)
     best = replace(again, seconds=min(trial.seconds for trial in (*trials, again) if trial.setting == setting))

@@ -22,7 +22,7 @@ _EVALUATIONS = 10
 """Evaluations during a run, if their cost allows."""
 _CHECKPOINT_SHARE = 0.015
 """Share of the training time that automatic checkpoints may hold it up."""
-COMPILE_SECONDS = 60.0
+COMPILE_SECONDS = 40.0
 """What compiling takes on a few cores, where nothing was measured."""
 _Source = Literal["measured", "estimated", "set"]
 _BETWEEN_FAILURES = 3600.0
