@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fullbore.base.errors import Interrupted, RunFailed
+from fullbore.base.errors import DoesNotFit, Interrupted, RunFailed
 from fullbore.engine.local import launch
 
 
@@ -86,6 +86,22 @@ def test_a_rank_that_fails_ends_the_others_and_its_last_lines_are_told(
     output = capfd.readouterr()
     assert output.out == ""
     assert "the disk is on fire" in output.err
+
+
+def test_an_error_of_a_rank_is_raised_as_it_was_and_told_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    environment = _program(
+        tmp_path,
+        """
+        from fullbore.base.errors import DoesNotFit
+        raise DoesNotFit("the batch is too large", hint="make it smaller")
+        """,
+    )
+    with pytest.raises(DoesNotFit, match="the batch is too large") as raised:
+        launch("ranked", [str(tmp_path)], 2, environment=environment)
+    assert raised.value.hint == "make it smaller"
+    assert capfd.readouterr().err == ""
 
 
 def test_a_rank_that_ignores_the_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

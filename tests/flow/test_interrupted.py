@@ -92,6 +92,22 @@ def test_a_kill_in_a_resumed_session_shows(whole: tuple[Bench, dict[str, Any]]) 
     assert bench.done("resume", "again")["loss"] == reference["loss"]
 
 
+def test_a_resumed_run_tells_of_all_its_steps(whole: tuple[Bench, dict[str, Any]]) -> None:
+    """Killed behind its last step: the session that goes on takes none, and the rate is still that of the steps."""
+    bench, reference = whole
+    process = bench.start("run", bench.job(LONG), "--name", "late")
+    bench.wait_for_run(process, "late", "step", reference["steps"])
+    kill(process)
+    if bench.done("runs", "show", "late")["status"] == "killed":
+        bench.done("resume", "late")
+    steps = bench.events("late", "step")
+    result = bench.result("late")
+    assert result["tokens_per_second"] == pytest.approx(
+        sum(step["units"] for step in steps) / sum(step["seconds"] for step in steps)
+    )
+    assert result["mfu"] > 0 and result["predicted"]["train_seconds"]["measured"] > 0
+
+
 def test_killed_while_preparing(bench: Bench) -> None:
     process = bench.start("run", bench.job(), "--name", "early")
     bench.wait_for_run(process, "early", "stage")

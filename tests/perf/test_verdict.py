@@ -259,3 +259,17 @@ def test_a_starved_process_was_not_stopped() -> None:
     assert usage_by_state(intervals, [disk])["forward"].held == 0
     child = {**sample, "late": 0.0, "seconds": 10.0, "stopped": 1}
     assert usage_by_state(intervals, [child])["forward"].held == 10
+
+
+def test_what_is_done_once_is_not_advised_to_be_done_less_often() -> None:
+    seconds = {**TRAIN, "evaluate": 2000.0}
+    often = [advice.set for advice in judge(seconds).advice]
+    assert "--set train.evaluate_every=100" in often
+    once = judge(seconds, plan=replace(PLAN, evaluate_every=1000))
+    assert not any("evaluate_every" in advice.set for advice in once.advice)
+
+
+def test_larger_micro_batches_that_are_advised_divide_the_batch() -> None:
+    plan = replace(PLAN, global_batch_size=12, micro_batch_size=4, accumulation=3)
+    found = judge({"forward": 300.0, "backward": 600.0}, plan=plan, work=TINY)
+    assert "--set train.micro_batch_size=6" in [advice.set for advice in found.advice]
