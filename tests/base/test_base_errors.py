@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import pickle
 
 import pytest
 
 from fullbore.base import errors, log
 from fullbore.base.errors import FullboreError, JobError, Problem
+from fullbore.engine.local import RankLost
 
 CODES = {
     "FullboreError": 1, "UsageError": 2, "JobError": 2, "InputError": 2, "CorruptError": 2, "DoesNotFit": 3,
@@ -43,11 +44,18 @@ def test_a_job_error_names_every_problem() -> None:
     assert error.problems == problems
 
 
-@pytest.mark.parametrize("error", [JobError([Problem("a", "b", "c")], hint="h"), errors.DoesNotFit("big", hint="h")])
-def test_an_error_crosses_processes_whole(error: FullboreError) -> None:
-    found = pickle.loads(pickle.dumps(error))
-    assert type(found) is type(error)
-    assert (str(found), found.hint, found.exit_code) == (str(error), error.hint, error.exit_code)
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (errors.DoesNotFit("big", hint="h"), errors.DoesNotFit),
+        (errors.CorruptError("torn"), errors.CorruptError),
+        (JobError([Problem("a", "b", "c")], hint="h"), errors.UsageError),
+        (RankLost("gone"), errors.RunFailed),
+    ],
+)
+def test_an_error_crosses_processes_as_json(error: FullboreError, kind: type[FullboreError]) -> None:
+    found = errors.from_json(json.loads(json.dumps(error.to_json())))
+    assert type(found) is kind and (str(found), found.hint) == (str(error), error.hint)
 
 
 def test_a_rank_s_lines_say_which_rank(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,22 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FULLBORE = Path(sys.executable).with_name("fullbore")
+
+NEIGHBOUR = "import os, sys\nos.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
+
+
+@contextmanager
+def neighbours() -> Iterator[None]:
+    """A program on each core, that wants all of it."""
+    cores = sorted(os.sched_getaffinity(0))
+    hungry = [subprocess.Popen([sys.executable, "-c", NEIGHBOUR, str(core)]) for core in cores]
+    try:
+        yield
+    finally:
+        for each in hungry:
+            each.kill()
+            each.wait()
+
 
 TINY = """
 name = "tiny"

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,7 @@ import pytest
 
 import fullbore
 from fullbore.base.errors import Interrupted, JobError, RunFailed, UsageError
-from tests.flow.conftest import TINY, Bench
+from tests.flow.conftest import TINY, Bench, neighbours
 
 pytestmark = pytest.mark.slow
 
@@ -111,20 +108,6 @@ def test_a_budget_buys_pairs(folder: Path) -> None:
     answer = fullbore.bench(work("A"), work("B"), budget=1e-3, notify=quiet)
     assert answer["pairs_measured"] == 1 and answer["verdict"]["ratio"]["interval"] is None
     assert "at least 6 are needed" in answer["verdict"]["sentence"]
-
-
-NEIGHBOUR = "import os, sys\nos.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
-
-
-@contextmanager
-def neighbours() -> Iterator[None]:
-    hungry = [subprocess.Popen([sys.executable, "-c", NEIGHBOUR, str(core)]) for core in os.sched_getaffinity(0)]
-    try:
-        yield
-    finally:
-        for each in hungry:
-            each.kill()
-            each.wait()
 
 
 def test_disturbed_pairs_are_marked_and_repeated_so_often(folder: Path) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -19,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.flow.conftest import TINY, Bench
+from tests.flow.conftest import TINY, Bench, neighbours
 
 pytestmark = pytest.mark.slow
 
@@ -73,22 +72,6 @@ def test_a_stopped_process(prepared: Bench) -> None:
         pass
     verdict = named(prepared, finish(process), "a stopped process", "used no CPU")
     assert verdict["share"] > 0.2 and "SIGSTOP" in verdict["advice"][0]["change"]
-
-
-NEIGHBOUR = "import os, sys\nos.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
-
-
-@contextmanager
-def neighbours() -> Iterator[None]:
-    """A program on each core, that wants all of it."""
-    cores = sorted(os.sched_getaffinity(0))
-    hungry = [subprocess.Popen([sys.executable, "-c", NEIGHBOUR, str(core)]) for core in cores]
-    try:
-        yield
-    finally:
-        for each in hungry:
-            each.kill()
-            each.wait()
 
 
 def test_hungry_neighbours(prepared: Bench) -> None:

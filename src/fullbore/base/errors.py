@@ -95,7 +95,8 @@ class Interrupted(FullboreError):
 
 
 def from_json(value: Mapping[str, Any]) -> FullboreError:
-    """The error that another process wrote as `to_json`; of a kind that is not here, a RunFailed."""
+    """The error that another process wrote as `to_json`: a JobError without its list of problems, so a UsageError; of a
+    kind that is not here, a RunFailed."""
     kinds = (UsageError, InputError, CorruptError, DoesNotFit, MachineLacks, GateFailed, Interrupted)
-    kind = next((kind for kind in kinds if kind.__name__ == value["kind"]), RunFailed)
-    return kind(value["message"], hint=value["hint"])
+    known = {kind.__name__: kind for kind in kinds} | {"JobError": UsageError}
+    return known.get(value["kind"], RunFailed)(value["message"], hint=value["hint"])

@@ -27,6 +27,8 @@ def assemble(
 ) -> dict[str, Any]:
     """The result object of a run that ended as `status`."""
     name = session.run.name
+    session.recorder.account()
+    session.recorder.settle()
     result: dict[str, Any] = {
         "schema": SCHEMA,
         "run": name,
@@ -43,8 +45,6 @@ def assemble(
         result["metric"] = _metric(session, result["metrics"])
     result |= {key: facts[key] for key in ("baselines", "compression", "completion") if facts.get(key)}
     result |= {"ledger": ledger.to_json(), "busy": dict(ledger.busy)}
-    session.recorder.account()
-    session.recorder.settle()
     found = known(session.run.paths, ledger)
     result["verdict"] = verdict(found).to_json()
     result["energy"] = energy.of_run(found, session.job.energy).to_json()
@@ -77,7 +77,6 @@ def _trained(
     session: Session, training: dict[str, Any], plan: Plan, work: Work, ceilings: Ceilings, ledger: Ledger
 ) -> dict[str, Any]:
     """What training reached, over all sessions of the run: rates are of its steps, with what they waited for."""
-    session.recorder.settle()
     taken = list(read.events(session.run.paths.events(), "step"))
     seconds = sum(step["seconds"] for step in taken)
     rate = sum(step["units"] for step in taken) / seconds if seconds else 0.0
