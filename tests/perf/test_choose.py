@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -264,3 +265,36 @@ def test_invariants(
     assert plan.threads >= 1 and plan == Plan.from_json(plan.to_json())
     again = choose.plan(asked, list(reversed(trials)), given_, Costs(evaluation, evaluation, checkpoint))
     assert again.steps == plan.steps and again.micro_batch_size == plan.micro_batch_size
+
+
+def test_activations_are_computed_again_only_where_nothing_fits_otherwise() -> None:
+    needs = {"memory_of": lambda micro: 4e9 * micro, "recomputing_memory_of": lambda micro: 1e9 * micro}
+    roomy, tight, hopeless = (limits(memory_available=room, **needs) for room in (10e9, 3e9, 1e9))
+    asked = section(global_batch_size=8)
+    plan = choose.plan(asked, [], roomy)
+    assert not plan.recompute and plan.micro_batch_size == 2
+    assert "a micro-batch of 2 needs 8 GB of 8 GB a rank without it" in reason_of(plan, "train.recompute")
+    plan = choose.plan(asked, [], tight)
+    assert plan.recompute and plan.micro_batch_size == 2 and choose.setting(plan).recompute
+    assert "needs 4 GB of 2.4 GB a rank without it, 1 GB with it; --set" in reason_of(plan, "train.recompute")
+    with pytest.raises(DoesNotFit):
+        choose.plan(asked, [], hopeless)
+    assert choose.plan(
+        section(global_batch_size=8, micro_batch_size=4), [], limits(memory_available=12e9, **needs)
+    ).recompute
+    fixed = choose.plan(section(recompute=True), [], limits())
+    assert fixed.recompute and "set by the job" in reason_of(fixed, "train.recompute")
+
+
+def test_what_the_job_sets_of_attention_and_feed_is_in_plan_and_trials() -> None:
+    asked = section(attention="fused", prefetch=2, feed_threads=3)
+    trials = measure(asked, limits(), machine(4))
+    assert {(t.setting.attention, t.setting.prefetch, t.setting.feed_threads) for t in trials} == {("fused", 2, 3)}
+    plan = choose.plan(asked, trials, limits())
+    assert (plan.attention, plan.prefetch, plan.feed_threads) == ("fused", 2, 3)
+    old = {
+        key: value
+        for key, value in plan.to_json().items()
+        if key not in ("attention", "recompute", "prefetch", "feed_threads")
+    }
+    assert Plan.from_json(old) == replace(plan, attention="auto", prefetch=4, feed_threads=1)

@@ -11,16 +11,17 @@ import small_training as small
 import torch
 
 from fullbore.train.step import Outcome, Step
-from fullbore.train.trial import step_seconds
+from fullbore.train.trial import opened, step_seconds
 
 
 def test_a_trial_measures_and_leaves_no_trace(tmp_path: Path) -> None:
     kept = small.Kept()
-    setup = small.setup(tmp_path, small.plan(), recorder=small.Recorder(kept))
+    plan = small.plan(precision="bf16", micro_batch_size=2, accumulation=4)
+    setup = small.setup(tmp_path, plan, recorder=small.Recorder(kept))
     before = torch.get_rng_state(), torch.get_num_threads(), torch.get_deterministic_debug_mode()
     seconds = dict(setup.recorder.ledger().seconds)
-    trial = step_seconds(setup, precision="bf16", threads=1, compile=False, micro_batch=2, steps=3)
-    assert trial.seconds > 0
+    trial = step_seconds(setup, steps=3)
+    assert trial.seconds > 0 and len(trial.taken) == 3 and trial.waited > 0
     assert set(trial.parts) == {"copy", "forward", "backward", "optimizer"}
     assert all(value > 0 for value in trial.parts.values())
     assert 0 < trial.loss < 5
@@ -44,17 +45,25 @@ def test_a_burst_does_not_reach_the_figure(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(Step, "__call__", step)
     setup = small.setup(tmp_path, small.plan())
-    exact = {"precision": "fp32", "threads": 1, "compile": False, "micro_batch": 2}
-    assert step_seconds(setup, steps=5, **exact).seconds < 0.25
+    assert step_seconds(setup, steps=5).seconds < 0.25
     assert len(calls) == 6
-    step_seconds(setup, steps=2, seconds=0.2, **exact)
+    step_seconds(setup, steps=2, seconds=0.2)
     assert 6 + 1 + 2 <= len(calls) <= 6 + 1 + 10
 
 
 @pytest.mark.parametrize("micro_batch", [3, 8])
 def test_trials_take_the_same_steps_whatever_the_micro_batch(tmp_path: Path, micro_batch: int) -> None:
-    setup = small.setup(tmp_path, small.plan())
-    trial = step_seconds(setup, precision="fp32", threads=1, compile=False, micro_batch=micro_batch, steps=2)
-    assert trial.loss == pytest.approx(
-        step_seconds(setup, precision="fp32", threads=1, compile=False, micro_batch=1, steps=2).loss, rel=1e-5
-    )
+    losses = [
+        step_seconds(small.setup(tmp_path, small.plan(micro_batch_size=size)), steps=2).loss
+        for size in (micro_batch, 1)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_portions_go_on_where_the_last_one_ended(tmp_path: Path) -> None:
+    """So that several settings can be timed in turns: the first step is paid once, and training moves on."""
+    whole = step_seconds(small.setup(tmp_path, small.plan()), steps=5)
+    with opened(small.setup(tmp_path, small.plan())) as trials:
+        portions = [trials.measure(steps) for steps in (2, 3)]
+    assert [len(portion.taken) for portion in portions] == [2, 3]
+    assert portions[1].loss == whole.loss != portions[0].loss

@@ -44,7 +44,8 @@ class Materials:
     def network(self) -> nn.Module:
         return build.build(self.model, self.task_section, self.sizes, self.train.seed)
 
-    def feed(self, rank: int, world_size: int, recorder: Recorder | None = None) -> Feed:
+    def feed(self, rank: int, world_size: int, recorder: Recorder | None = None, plan: Plan | None = None) -> Feed:
+        """`plan`: says how far ahead and with how many threads it works; none: the job does."""
         return Feed(
             self.shards,
             global_batch_size=self.train.global_batch_size,
@@ -52,6 +53,8 @@ class Materials:
             rank=rank,
             world_size=world_size,
             collate=self.task.collate,
+            prefetch=plan.prefetch if plan is not None else self.train.prefetch,
+            threads=plan.feed_threads if plan is not None else self.train.feed_threads,
             on_busy=recorder.busy if recorder is not None else None,
         )
 
@@ -117,7 +120,7 @@ def setup(
         plan=plan,
         build=materials.network,
         task=materials.task,
-        feed=partial(materials.feed, rank, plan.world_size, recorder),
+        feed=partial(materials.feed, rank, plan.world_size, recorder, plan),
         validation=partial(materials.judged, "validation", rank, plan.world_size),
         checkpoints=paths.checkpoints,
         recorder=recorder,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 
 from fullbore.base.files import write_atomic
@@ -137,21 +137,11 @@ def _affordable(setting: choose.Setting, trials: list[choose.Trial], spent: floa
 
 def _timed(session: Session, prepared: Materials, draft: Plan, seconds: float, setting: choose.Setting) -> choose.Trial:
     """Some steps of a setting, and who else used the cores meanwhile."""
-    tried = replace(
-        draft,
-        precision=setting.precision,
-        threads=setting.threads,
-        micro_batch_size=setting.micro_batch_size,
-        accumulation=setting.accumulation,
-    )
+    tried = replace(draft, **asdict(setting))
     setup = materials.setup(prepared, tried, session.run.paths, Recorder(), session.progress, lambda: False)
     neighbours = proc.Neighbours()
     found = trial.step_seconds(
         setup,
-        precision=setting.precision,
-        threads=setting.threads,
-        compile=setting.compile,
-        micro_batch=setting.micro_batch_size,
         steps=_TRIAL_STEPS,
         seconds=seconds,
     )

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fullbore.base.errors import InputError
-from fullbore.models.kernels import causal_attention, rms_norm, rotate
+from fullbore.models.kernels import Path, causal_attention, rms_norm, rotate
 from fullbore.spec.model import DecoderModel
 
 EPSILON = 1e-5
@@ -67,6 +67,9 @@ def rotary(start: int, length: int, width: int, theta: float, device: torch.devi
 
 
 class Attention(nn.Module):
+    path: Path = "auto"
+    """How it is computed; the same numbers up to rounding."""
+
     def __init__(self, section: DecoderModel) -> None:
         super().__init__()
         self.head_width = section.width // section.heads
@@ -89,7 +92,7 @@ class Attention(nn.Module):
         if cache is not None:
             keys, values = cache.extend(layer, keys, values)
         if past == 0:
-            mixed = causal_attention(queries, keys, values)
+            mixed = causal_attention(queries, keys, values, self.path)
         else:
             mask = torch.ones(length, past + length, dtype=torch.bool, device=x.device).tril(past)
             mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, enable_gqa=self.grouped)

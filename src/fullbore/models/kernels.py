@@ -8,7 +8,7 @@ around them, which is faster still (a compiled step of 12 M parameters takes 0.9
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -114,12 +114,17 @@ class _CausalAttention(torch.autograd.Function):
         return of_queries, torch.matmul(of_scores.transpose(-1, -2), queries).mul_(ctx.scale), of_values
 
 
-def causal_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+Path = Literal["auto", "fused", "plain"]
+
+
+def causal_attention(queries: Tensor, keys: Tensor, values: Tensor, path: Path = "auto") -> Tensor:
     """Attention [B, H, T, W] of each position to itself and those before it; fewer key and value heads are shared.
 
-    By plain products where those win (bf16 on CPUs, rows up to 512: they keep [B, H, T, T]), else by torch's kernels.
+    By plain products where those win (bf16 on CPUs, rows up to 512: they keep [B, H, T, T]), else by torch's kernels;
+    or, heads not being shared, as `path` says.
     """
     plain = queries.device.type == "cpu" and queries.dtype == torch.bfloat16 and queries.shape[-2] <= _PLAIN_LENGTH
+    plain = path == "plain" or (path == "auto" and plain)
     if not plain or queries.shape != keys.shape:
         grouped = queries.shape[1] != keys.shape[1]
         return F.scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=grouped)
@@ -127,6 +132,6 @@ def causal_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         scores = torch.matmul(queries * queries.shape[-1] ** -0.5, keys.transpose(-1, -2)).float()
         shares = (scores + _later(scores)).softmax(-1).to(queries.dtype)
         return torch.matmul(shares, values)
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast(queries.device.type, enabled=False):
         mixed: Tensor = _CausalAttention.apply(queries, keys, values)  # type: ignore[no-untyped-call]
     return mixed

@@ -10,7 +10,7 @@ from fullbore.base.errors import Problem
 from fullbore.spec.data import DataSection, TokenizerSection
 from fullbore.spec.energy import EnergySection
 from fullbore.spec.layers import Layer
-from fullbore.spec.model import TASKS, DecoderModel, ModelSection, TaskSection, TextCNNModel
+from fullbore.spec.model import ATTENDING, BLOCKS, TASKS, DecoderModel, ModelSection, TaskSection, TextCNNModel
 from fullbore.spec.section import Section
 from fullbore.spec.serve import ServeSection
 from fullbore.spec.train import TrainSection
@@ -114,6 +114,16 @@ def _heads(site: Site, model: ModelSection | None) -> Iterator[Problem]:
 def _kernels(site: Site, model: ModelSection | None, train: TrainSection | None) -> Iterator[Problem]:
     if isinstance(model, TextCNNModel) and train is not None and max(model.kernels) > train.sequence_length:
         yield site.problem("model.kernels", f"{max(model.kernels)} is longer than {{}}", "train.sequence_length")
+
+
+@_about("model", "train")
+def _execution(site: Site, model: ModelSection | None, train: TrainSection | None) -> Iterator[Problem]:
+    if model is None or train is None:
+        return
+    if train.attention != "auto" and model.kind not in ATTENDING:
+        yield site.problem("train.attention", f"{train.attention} is for model.kind = decoder, not {{}}", "model.kind")
+    if train.recompute is True and model.kind not in BLOCKS:
+        yield site.problem("train.recompute", f"is for models of blocks ({', '.join(BLOCKS)}), not {{}}", "model.kind")
 
 
 @_about("train")

@@ -94,6 +94,12 @@ TASKS = {
 """What each kind of model can be asked to do."""
 
 
+BLOCKS = ("decoder", "resnet", "transformers")
+"""Kinds of models made of blocks, each of which can compute its activations again."""
+ATTENDING = ("decoder",)
+"""Kinds of models whose attention can be computed in several ways."""
+
+
 class TaskSection(Section):
     """What the model is asked to do: this decides its loss, its metrics and its head."""
 

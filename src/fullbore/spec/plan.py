@@ -54,6 +54,10 @@ class Plan:
     evaluate_every: int
     checkpoint_every: int
     warmup_steps: int
+    attention: Literal["auto", "fused", "plain"] = "auto"
+    recompute: bool = False
+    prefetch: int = 4
+    feed_threads: int = 1
     choices: tuple[Choice, ...] = ()
     predicted: dict[str, Prediction] = field(default_factory=dict)
     """Keys: `step_seconds`, `train_seconds`, `total_seconds`, `rate` (tokens/s or samples/s), `memory_bytes`,

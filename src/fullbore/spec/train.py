@@ -32,6 +32,16 @@ class TrainSection(Section):
     """Whether torch.compile is used; `auto` does so if it pays within the budget."""
     threads: Auto | Count = "auto"
     """Threads that compute, in each rank."""
+    attention: Auto | Literal["fused", "plain"] = "auto"
+    """How a decoder's attention is computed: by torch's fused kernels, or by plain products that keep the share of
+    every pair of tokens; `auto` goes by the shapes, `fullbore tune` measures."""
+    recompute: Auto | bool = "auto"
+    """Whether each block of the network computes its activations again in the backward pass instead of keeping them:
+    less memory, about a third more work; `auto` does so only if the job does not fit otherwise."""
+    prefetch: int = Field(4, ge=0)
+    """Batches that each rank's feed makes ahead; 0 makes each when it is asked for."""
+    feed_threads: Count = 1
+    """Threads that make batches, in each rank, beside those that compute."""
     optimizer: Literal["adamw", "sgd", "muon"] = "adamw"
     """Update rule; `muon` for matrices trained from scratch (the rest takes AdamW steps): it learns most per token."""
     learning_rate: float = Field(1e-3, gt=0)

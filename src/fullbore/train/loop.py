@@ -60,9 +60,15 @@ def _training(setup: TrainSetup) -> Iterator[_Training]:
         yield training
 
 
+_NOT_DECIDING = ("choices", "predicted", "prefetch", "feed_threads")
+_ALWAYS = (("attention", "auto"), ("recompute", False))
+
+
 def plan_digest(setup: TrainSetup) -> str:
-    """Of what decides the bits of a run; predictions and reasons do not."""
-    executed = {key: value for key, value in asdict(setup.plan).items() if key not in ("choices", "predicted")}
+    """Of what decides the bits of a run; predictions, reasons and the feed's depth do not, nor what is as it always was
+    before it could be chosen."""
+    executed = {key: value for key, value in asdict(setup.plan).items() if key not in _NOT_DECIDING}
+    executed = {key: value for key, value in executed.items() if (key, value) not in _ALWAYS}
     return xxhash.xxh3_64_hexdigest(repr(sorted(executed.items())).encode())
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fullbore.models import execution
 from fullbore.models.collate import MULTIPLE
 from fullbore.record.ledger import State
 from fullbore.record.span import Recorder
@@ -84,6 +85,9 @@ class Step:
     def __init__(
         self, network: nn.Module, task: Task, section: TrainSection, plan: Plan, exchange: Exchange, recorder: Recorder
     ) -> None:
+        execution.attend(network, plan.attention)
+        if plan.recompute:
+            execution.recompute(network)
         self.optimizer = build.Optimizer(network, section)
         loss: nn.Module = Loss(network, task)
         if plan.compile:

@@ -26,6 +26,7 @@ from fullbore.spec.plan import Choice, Plan, Prediction
 from fullbore.spec.train import TrainSection
 
 Precision = Literal["fp32", "bf16"]
+Attention = Literal["auto", "fused", "plain"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 
 _FASTER = 1.05
@@ -54,6 +55,10 @@ class Setting:
     micro_batch_size: int
     accumulation: int
     compile: bool = False
+    attention: Attention = "auto"
+    recompute: bool = False
+    prefetch: int = 4
+    feed_threads: int = 1
 
 
 @dataclass(frozen=True)
@@ -85,8 +90,13 @@ class Compiling:
     """Of the job, not compiled."""
 
     @property
+    def saved(self) -> float:
+        """Seconds of the job's steps."""
+        return self.training_seconds * self.gain
+
+    @property
     def pays(self) -> bool:
-        return self.training_seconds * self.gain > self.seconds
+        return self.saved > self.seconds
 
 
 @dataclass(frozen=True)
@@ -110,6 +120,8 @@ class Limits:
     compiling: Compiling | None = None
     """What compiling may bring; none: it is not tried."""
     has_validation: bool = True
+    recomputing_memory_of: Callable[[int], float] | None = None
+    """As `memory_of`, of a network whose blocks compute their activations again; none: it has no blocks."""
 
 
 def plan(section: TrainSection, trials: Sequence[Trial], limits: Limits, costs: Costs | None = None) -> Plan:
@@ -126,7 +138,7 @@ def plan(section: TrainSection, trials: Sequence[Trial], limits: Limits, costs: 
     micro, micro_choice = _micro_batch(section, alike, limits)
     accumulation = per_rank(section) // micro
     settings = {trial.setting: trial for trial in trials}
-    plain = Setting(precision, threads, micro, accumulation)
+    plain = _setting(section, precision, threads, micro, limits)
     compiled, compile_choice = _compile(
         section, settings.get(plain), settings.get(replace(plain, compile=True)), limits
     )
@@ -155,7 +167,15 @@ def plan(section: TrainSection, trials: Sequence[Trial], limits: Limits, costs: 
         evaluate_every=times.evaluate_every,
         checkpoint_every=times.checkpoint_every,
         warmup_steps=times.warmup_steps,
-        choices=(precision_choice, compile_choice, threads_choice, micro_choice, *times.choices),
+        attention=plain.attention,
+        recompute=plain.recompute,
+        prefetch=plain.prefetch,
+        feed_threads=plain.feed_threads,
+        choices=(
+            *(precision_choice, compile_choice, threads_choice, micro_choice),
+            *_recompute_choice(section, micro, limits),
+            *times.choices,
+        ),
         predicted=predicted if seconds else {},
     )
 
@@ -168,7 +188,26 @@ def per_rank(section: TrainSection) -> int:
 def chosen(section: TrainSection, trials: Sequence[Trial], limits: Limits) -> Setting:
     """The setting that a plan from these trials runs."""
     made = plan(section, trials, limits)
-    return Setting(made.precision, made.threads, made.micro_batch_size, made.accumulation, made.compile)
+    return setting(made)
+
+
+def setting(made: Plan) -> Setting:
+    """What a trial of this plan is run with."""
+    return Setting(**{name: getattr(made, name) for name in Setting.__dataclass_fields__})
+
+
+def _setting(section: TrainSection, precision: Precision, threads: int, micro: int, limits: Limits) -> Setting:
+    """With what is not chosen by trials."""
+    return Setting(
+        precision,
+        threads,
+        micro,
+        per_rank(section) // micro,
+        attention=section.attention,
+        recompute=_recomputes(section, limits),
+        prefetch=section.prefetch,
+        feed_threads=section.feed_threads,
+    )
 
 
 def next_setting(section: TrainSection, trials: Sequence[Trial], limits: Limits) -> Setting | None:
@@ -180,7 +219,7 @@ def next_setting(section: TrainSection, trials: Sequence[Trial], limits: Limits)
     first, most = _first_micro_batch(section, limits), _most_threads(section, limits)
     precisions = _precisions(section, limits)
     if not trials:
-        return Setting(precisions[0], most, first, per_rank(section) // first)
+        return _setting(section, precisions[0], most, first, limits)
     best = min(trials, key=lambda t: t.seconds).setting
     alike = [t for t in trials if t.setting.micro_batch_size == first]
     fastest = min(alike or trials, key=lambda t: t.seconds).setting
@@ -190,8 +229,8 @@ def next_setting(section: TrainSection, trials: Sequence[Trial], limits: Limits)
     wanted = [*of_threads, *of_precision] if crowded else [*of_precision, *of_threads]
     wanted += [(best.precision, best.threads, size) for size in _neighbours(section, best.micro_batch_size, limits)]
     tried = {t.setting for t in trials}
-    settings = (Setting(precision, threads, size, per_rank(section) // size) for precision, threads, size in wanted)
-    return next((setting for setting in settings if setting not in tried), None)
+    settings = (_setting(section, *each, limits) for each in wanted)
+    return next((found for found in settings if found not in tried), None)
 
 
 def worth_compiling(section: TrainSection, trials: Sequence[Trial], limits: Limits) -> Setting | None:
@@ -285,18 +324,59 @@ def _threads(
     return best, Choice(key, str(best), reason, "measured", str(instead))
 
 
-def _divisors(number: int) -> list[int]:
+def divisors(number: int) -> list[int]:
+    """All of them, smallest first."""
     small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
     return sorted({*small, *(number // d for d in small)})
 
 
+def _room(section: TrainSection, limits: Limits) -> float:
+    """Bytes that a plan may use of each rank's part."""
+    return _MEMORY_SHARE * limits.memory_available / section.world_size
+
+
+def _recomputes(section: TrainSection, limits: Limits) -> bool:
+    """Whether blocks compute their activations again: as the job says, else only if the micro-batch that it says, or
+    the smallest, does not fit otherwise."""
+    if section.recompute != "auto":
+        return section.recompute
+    size, room = _needed(section), _room(section, limits)
+    again = limits.recomputing_memory_of
+    return again is not None and limits.memory_of(size) > room >= again(size)
+
+
+def _needed(section: TrainSection) -> int:
+    return section.micro_batch_size if section.micro_batch_size != "auto" else 1
+
+
+def _memory_of(section: TrainSection, limits: Limits) -> Callable[[int], float]:
+    again = limits.recomputing_memory_of
+    return again if again is not None and _recomputes(section, limits) else limits.memory_of
+
+
+def _recompute_choice(section: TrainSection, micro: int, limits: Limits) -> tuple[Choice, ...]:
+    """Nothing for networks without blocks, which have no choice."""
+    key, again = "train.recompute", limits.recomputing_memory_of
+    if section.recompute != "auto":
+        return (Choice(key, str(section.recompute).lower(), "set by the job", "set"),)
+    if again is None:
+        return ()
+    room = f"of {format_bytes(_room(section, limits))} a rank"
+    if not _recomputes(section, limits):
+        told = f"a micro-batch of {micro} needs {format_bytes(limits.memory_of(micro))} {room} without it"
+        return (Choice(key, "false", told, "estimated", "true"),)
+    size = _needed(section)
+    told = f"a micro-batch of {size} needs {format_bytes(limits.memory_of(size))} {room} without it"
+    return (Choice(key, "true", f"{told}, {format_bytes(again(size))} with it", "estimated", "false"),)
+
+
 def _fitting(section: TrainSection, limits: Limits) -> list[int]:
     """Micro-batch sizes that divide a rank's batch and fit in memory, smallest first. Raises DoesNotFit."""
-    room = _MEMORY_SHARE * limits.memory_available / section.world_size
-    fitting = [size for size in _divisors(per_rank(section)) if limits.memory_of(size) <= room]
+    room, memory_of = _room(section, limits), _memory_of(section, limits)
+    fitting = [size for size in divisors(per_rank(section)) if memory_of(size) <= room]
     if not fitting:
         raise DoesNotFit(
-            f"train: a micro-batch of 1 needs {format_bytes(limits.memory_of(1))} a rank of {format_bytes(room)}",
+            f"train: a micro-batch of 1 needs {format_bytes(memory_of(1))} a rank of {format_bytes(room)}",
             hint="make the model or train.sequence_length smaller, or train.world_size",
         )
     return fitting
@@ -314,7 +394,7 @@ def _set_micro_batch(section: TrainSection, size: int) -> int:
     if size < 1 or samples % size:
         raise UsageError(
             f"train.micro_batch_size: found {size}, expected a divisor of a rank's {samples} samples a step",
-            hint=f"one of {', '.join(map(str, _divisors(samples)))}",
+            hint=f"one of {', '.join(map(str, divisors(samples)))}",
         )
     return size
 
