@@ -38,10 +38,12 @@ __all__ = [
     "pack",
     "report",
     "resume",
+    "roofline",
     "run",
     "runs",
     "schema",
     "serve",
+    "tune",
 ]
 
 Overrides = Mapping[str, Any]
@@ -213,15 +215,33 @@ def _settings(loaded: LoadedJob) -> dict[str, dict[str, str]]:
     }
 
 
-def explain(name: str | LoopLedger = "last") -> dict[str, Any]:
-    """Where a run's time went, or that of a `fullbore.ledger()`, what limited it and what to change (schema 1)."""
+def explain(name: str | LoopLedger = "last", what_if: Overrides | None = None) -> dict[str, Any]:
+    """Where a run's time went, or that of a `fullbore.ledger()`, what limited it and what to change (schema 1).
+
+    `what_if`: settings of which is told, too (`if`), what the run would have taken with them. Raises InputError.
+    """
     if not isinstance(name, str):
         from fullbore.flow.loop import explain as of_a_loop
 
         return of_a_loop(name)
     from fullbore.flow.explain import explain as answer
 
-    return answer(name)
+    return answer(name, what_if)
+
+
+def roofline(name: str = "last", output: str | Path = "roofline.svg") -> Path:
+    """Draw a run's operations under the roofs of its machine, as one SVG. Raises InputError if it did not train."""
+    from fullbore.base.files import write_atomic
+    from fullbore.base.refusals import about
+    from fullbore.flow.explain import explain as answer
+    from fullbore.ui.roofline import picture
+
+    told, target = answer(name), Path(output)
+    if told["roofline"] is None:
+        raise InputError(f"{told['run']}: it trained too little for a roofline", hint="it needs a step and its work")
+    with about(target):
+        write_atomic(target, picture(told["roofline"], told["run"]))
+    return target
 
 
 def explain_traces(*paths: str | Path, drop_last_step: bool = False) -> dict[str, Any]:
@@ -274,6 +294,45 @@ def bench(
         keep=keep,
         progress=progress,
         notify=notify,
+    )
+
+
+def tune(
+    target: str | Path | Job,
+    overrides: Overrides | None = None,
+    *,
+    budget: float = 300.0,
+    also: Sequence[str] = (),
+    out: str | Path | None = None,
+    force: bool = False,
+    again: str = "fullbore tune",
+    progress: Progress = no_progress,
+    notify: Callable[[str], None] = to_stderr,
+) -> dict[str, Any]:
+    """Choose what a job leaves open by timing its real step, for `budget` seconds at most, and say what came of it
+    (schema 1).
+
+    Open is what the job sets to "auto" or says nothing of, and `also` (keys of `train`). The better job goes to `out`,
+    else to `<job>.tuned.toml` beside it; only `force` replaces a file that `tune` did not write. Each trial is a process
+    of its own. What was measured is kept: called again, it goes on; `again` is how people do so.
+
+    Raises UsageError, JobError, InputError, DoesNotFit if `budget` ends before the first trial, and Interrupted, whose
+    `result` is the answer so far. From the main thread only if Ctrl-C is to be heard.
+    """
+    from fullbore.flow.tune import tune as execute
+    from fullbore.spec.load import load
+    from fullbore.ui.tuning import picture
+
+    return execute(
+        load(target, overrides),
+        budget=budget,
+        also=also,
+        out=None if out is None else Path(out),
+        force=force,
+        again=again,
+        progress=progress,
+        notify=notify,
+        draw=picture,
     )
 
 

@@ -7,21 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from fullbore.flow import forecast
+from fullbore.flow import forecast, lines
+from fullbore.flow.lines import Subject
 from fullbore.models import work as works
 from fullbore.models.build import Sizes
 from fullbore.perf.measure import history
+from fullbore.perf.model import feed
 from fullbore.perf.plan import choose
-from fullbore.record.artifact import Artifact
+from fullbore.perf.plan.course import STEPS, Amounts
+from fullbore.perf.plan.facts import Facts, Usage
+from fullbore.record.ledger import Ledger
 from fullbore.spec.hardware import Ceilings
 from fullbore.spec.job import Job
-from fullbore.spec.plan import Choice, Prediction
+from fullbore.spec.plan import Choice, Plan, Prediction
+from fullbore.spec.work import Work
 
 RATES = {"fp32": {1: 1e11, 2: 2e11}, "bf16": {1: 5e11, 2: 1e12}}
 CEILINGS = Ceilings("host", "now", RATES, 3e10, 1e9, 2e9, convolution_flops=RATES)
-CORPUS = Artifact(
-    Path("corpus"), "corpus", "digest", {}, (), {"source_format": "csv", "source_bytes": 1_000_000, "text_bytes": {}}
-)
+AMOUNTS = Amounts(feed.Input(bytes=1e6), {"train": 10_000, "validation": 100, "test": 0}, 1)
 READ_SECONDS = 1e6 / 2e9
 LIMITS = choose.Limits(rows=10_000, units_per_row=1, units="samples", cores=2, memory_available=8e9)
 
@@ -29,6 +32,16 @@ LIMITS = choose.Limits(rows=10_000, units_per_row=1, units="samples", cores=2, m
 @pytest.fixture(autouse=True)
 def private_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+MEASURED = {
+    "start": 3.0,
+    "read": 3 * READ_SECONDS,
+    "forward": 10.0,
+    "backward": 20.0,
+    "optimizer": 1.0,
+    "compress": 9.0,
+}
 
 
 def predicted(hidden: list[int], judged: int = 100, **train: object) -> tuple[Job, forecast.Forecast]:
@@ -48,14 +61,14 @@ def predicted(hidden: list[int], judged: int = 100, **train: object) -> tuple[Jo
         "step_seconds": 2 * found.predicted["step_seconds"].value,
         "memory_bytes": 2 * found.predicted["memory_bytes"].value,
     }
-    measured = forecast.Finished(training, {"read": 3 * READ_SECONDS}, 12.0)
+    measured = forecast.Finished(training, MEASURED)
     choices = tuple(
         replace(choice, chosen="measured") if choice.key == "train.precision" else choice
         for choice in found.plan.choices
     )
     trial_seconds = 1.6 * found.predicted["step_seconds"].value
     frozen = forecast.Frozen(replace(found.plan, choices=choices), CEILINGS, work, trial_seconds)
-    forecast.remember(job, CORPUS, frozen, measured)
+    forecast.remember(Subject(job, CEILINGS, AMOUNTS, "csv", frozen.plan, work), frozen, measured)
     return job, found
 
 
@@ -97,11 +110,17 @@ def test_judging_that_eats_a_time_budget_is_said_before() -> None:
     assert predicted([64])[1].warning is None
 
 
+def subject(job: Job, plan: Plan | None = None, work: Work | None = None) -> Subject:
+    return Subject(job, CEILINGS, AMOUNTS, "csv", plan, work)
+
+
 def test_what_a_run_took_is_predicted_of_the_next() -> None:
     job, plain = predicted([64])
-    preparing = forecast.preparation(job, CORPUS, CEILINGS)
-    assert preparing["read"].value == pytest.approx(3 * READ_SECONDS) and preparing["read"].error is None, "one run"
-    assert forecast.besides(job, CEILINGS).value == pytest.approx(12.0)
+    assert job.model and job.task
+    work = works.work(job.model, job.task, Sizes(features=64, classes=4))
+    found = lines.predict(subject(job, plain.plan, work))
+    assert found["read"].value == pytest.approx(3 * READ_SECONDS) and found["read"].error is None, "one run"
+    assert found["start"].value == pytest.approx(3.0) and found["forward"].value == pytest.approx(10.0)
     trial_seconds = 1.6 * plain.predicted["step_seconds"].value
     setting = choose.Setting("fp32", 2, 256, 1)
     assert forecast.of_trials(job, CEILINGS, setting, trial_seconds).ratio == pytest.approx(2 / 1.6)
@@ -109,11 +128,81 @@ def test_what_a_run_took_is_predicted_of_the_next() -> None:
     compiled = replace(setting, compile=True)
     assert forecast.of_trials(job, CEILINGS, compiled, trial_seconds).count == 0, "of another kind"
     predicted([64])
-    assert forecast.preparation(job, CORPUS, CEILINGS)["read"].error == pytest.approx(0.0)
-    whole = forecast.total([Prediction(30.0, "s", 0.1), forecast.besides(job, CEILINGS)])
-    assert whole.value == pytest.approx(42.0) and whole.error == pytest.approx(3.0 / 42.0), (
-        "errors weigh as much as the parts they belong to"
+    assert lines.predict(subject(job, plain.plan, work))["read"].error == pytest.approx(0.0)
+    kept = replace(subject(job), amounts=replace(AMOUNTS, kept=frozenset({"read"})))
+    assert lines.predict(kept)["read"].value < 0.1 and lines.predict(kept)["read"].error is None
+
+
+def test_lines_add_up_to_the_run_and_those_of_a_step_to_the_step() -> None:
+    job, found = predicted([64])
+    assert job.model and job.task
+    work = works.work(job.model, job.task, Sizes(features=64, classes=4))
+    step = Prediction(0.5, "s", 0.1)
+    ledger = lines.predict(subject(job, found.plan, work), step)
+    assert sum(ledger[state].value for state in STEPS if state in ledger) == pytest.approx(0.5 * found.plan.steps)
+    assert ledger["forward"].error == 0.1
+    kept = lines.keyed(ledger)
+    assert kept["total_seconds"].value == pytest.approx(
+        sum(line.value for key, line in kept.items() if key.startswith("line."))
     )
+
+
+def test_a_total_has_an_error_if_nearly_all_of_it_has() -> None:
+    parts = {"forward": Prediction(96.0, "s", 0.1), "start": Prediction(4.0, "s")}
+    assert lines.total(parts).value == 100.0 and lines.total(parts).error == pytest.approx(0.1)
+    assert lines.total({**parts, "compress": Prediction(10.0, "s")}).error is None
+
+
+def test_measured_lines_stand_beside_predicted_ones_and_unforeseen_ones_too() -> None:
+    plan = {"line.forward": Prediction(10.0, "s", 0.1), "line.serve": Prediction(1.0, "s")}
+    plan |= {"total_seconds": Prediction(11.0, "s"), "rate": Prediction(5.0, "samples/s")}
+    said = lines.compared(plan, {"rate": 4.0}, Ledger({"forward": 12.0, "compile": 3.0}))
+    assert said["line.forward"] == {"predicted": 10.0, "measured": 12.0, "unit": "s", "error": 0.1}
+    assert (said["line.serve"]["measured"], said["line.compile"]["predicted"]) == (0.0, 0.0)
+    assert said["total_seconds"]["measured"] == 15.0 and said["rate"]["measured"] == 4.0
+    older = lines.compared({"rate": Prediction(5.0, "samples/s")}, {}, Ledger({"forward": 12.0}))
+    assert list(older) == ["rate"], "a plan of an older program has no lines"
+
+
+def test_of_two_jobs_the_one_that_never_ran_is_corrected_as_the_other() -> None:
+    job, found = predicted([64])
+    assert job.model and job.task
+    work = works.work(job.model, job.task, Sizes(features=64, classes=4))
+    one = subject(job, found.plan, work)
+    other = replace(one, plan=replace(found.plan, precision="bf16"))
+    past = history.load()
+    now, then = lines.pair(one, other, past)
+    raw_now, raw_then = one.raw(past), other.raw(past)
+    assert then["forward"].value / now["forward"].value == pytest.approx(raw_then["forward"] / raw_now["forward"])
+    assert now["start"] == then["start"], "of the stages alone"
+
+
+def test_compiling_is_cold_once() -> None:
+    job, found = predicted([64])
+    assert job.model and job.task
+    work = works.work(job.model, job.task, Sizes(features=64, classes=4))
+    plan = replace(found.plan, compile=True)
+    one = subject(job, plan, work)
+    cold = lines.predict(one)["compile"].value
+    assert cold == 40
+    history.remember([*one.entries({"compile": 50.0}, history.load()), *lines.compiled_now((), work, plan, "host")])
+    assert lines.predict(one)["compile"].value == 10, "what took long was the first time, and is no measure of this"
+    other = replace(one, work=replace(work, parameters=1))
+    assert lines.predict(other)["compile"].value == pytest.approx(50.0), "another graph is compiled anew"
+
+
+def test_disturbed_runs_teach_nothing() -> None:
+    training = {"step_seconds": 0.5, "memory_bytes": 1e9}
+    calm, crowded = (
+        Usage(10.0, cpu_self=1.9, cpu_waiting=0.0),
+        Usage(10.0, cpu_self=1.0, cpu_others=1.0, cpu_waiting=1.0),
+    )
+    ledger = Ledger({"start": 1.0, "forward": 10.0, "backward": 10.0})
+    quiet = Facts(ledger, 2, usage={"forward": calm, "backward": calm})
+    assert forecast.finished(training, quiet, whole=True).seconds == ledger.seconds
+    assert forecast.finished(training, quiet, whole=False).seconds == {}
+    hit = forecast.finished(training, replace(quiet, usage={"forward": crowded, "backward": crowded}), whole=True)
+    assert hit.seconds == {"start": 1.0} and hit.training["step_seconds"] is None
 
 
 def test_what_compiling_brought_is_expected_of_it_again() -> None:

@@ -148,8 +148,9 @@ PREDICTED = {
     "train_seconds": {"predicted": 90.0, "measured": 92.6, "unit": "s", "error": 0.029},
     "rate": {"predicted": 20378.0, "measured": 19786.0, "unit": "tokens/s", "error": -0.029},
     "memory_bytes": {"predicted": 0.71e9, "measured": 0.86e9, "unit": "bytes", "error": 0.21},
-    "state.forward": {"predicted": 0.0669, "measured": 0.0665, "unit": "s", "error": -0.006},
-    "state.backward": {"predicted": 0.1338, "measured": 0.1189, "unit": "s", "error": -0.11},
+    "line.forward": {"predicted": 28.1, "measured": 28.6, "unit": "s", "error": 0.03},
+    "line.backward": {"predicted": 55.9, "measured": 51.1, "unit": "s", "error": 0.03},
+    "line.compress": {"predicted": 8.0, "measured": 17.4, "unit": "s", "error": None},
 }
 VERDICT = {
     "limit": "model compute",
@@ -167,6 +168,15 @@ VERDICT = {
          "set": "--set train.global_batch_size=32", "error": 0.06},
         {"change": "compile the step when the budget is longer", "predicted_gain": 0.05,
          "set": "--set train.compile=true", "error": None},
+    ],
+}  # fmt: skip
+ROOFLINE = {
+    "peaks": {"fp32": 2.2e11, "bf16": 2.07e12}, "used": "bf16", "bandwidth": 3.4e10, "threads": 2,
+    "points": [
+        {"name": "products", "intensity": 84.0, "rate": 9.1e11, "roof": 2.07e12, "share": 0.55, "measured": False},
+        {"name": "elementwise", "intensity": 0.0625, "rate": 1.3e9, "roof": 2.1e9, "share": 0.25, "measured": False},
+        {"name": "optimizer", "intensity": 0.43, "rate": 6.7e9, "roof": 1.5e10, "share": 0.16, "measured": True},
+        {"name": "attention", "intensity": 62.0, "rate": 8.8e11, "roof": 2.07e12, "share": 0.04, "measured": False},
     ],
 }  # fmt: skip
 COMPRESSION = [
@@ -188,7 +198,8 @@ def finish(folder: RunFolder, session: Session, stages: list[dict[str, Any]], st
         "loss": loss(steps) + 0.05,
         "metrics": {"loss": loss(steps) + 0.05, "bits_per_byte": (loss(steps) + 0.05) / 2.13, "perplexity": 19.5},
         "baselines": {"bigram": 2.31, "trigram": 1.94}, "tokens_per_second": 19786.0, "steps": steps, "mfu": 0.382,
-        "ledger": ledger.to_json(), "verdict": VERDICT, "predicted": PREDICTED, "compression": COMPRESSION,
+        "ledger": ledger.to_json(), "verdict": VERDICT, "predicted": PREDICTED, "roofline": ROOFLINE,
+        "compression": COMPRESSION,
         "chosen": "bf16", "metric": "bits_per_byte",
         "completion": {"prompt": "def ", "text": "__init__(self, name, value=None):\n        self.name = name\n"
                        "        self.value = value\n\n    def __repr__(self):\n        return '<%s>' % self.name"},

@@ -80,6 +80,12 @@ def parse_share(text: str | float) -> float:
     return value
 
 
+def format_flops(rate: float) -> str:
+    """`23.3 GFLOP/s`."""
+    unit, size = next(((u, s) for u, s in (("P", 1e15), ("T", 1e12), ("G", 1e9)) if rate >= s), ("M", 1e6))
+    return f"{rate / size:.3g} {unit}FLOP/s"
+
+
 @dataclass(frozen=True)
 class Budget:
     """How long to train: an amount of seconds, steps, tokens, samples or epochs."""

@@ -33,13 +33,14 @@ _COMMON: dict[str, tuple[Any, Any]] = {
 }
 
 
-def overrides(written: list[str] | None) -> dict[str, str]:
-    """`--set` options by key. Raises UsageError."""
+def overrides(written: list[str] | None, option_name: str = "--set") -> dict[str, str]:
+    """`--set` options, or those of another name, by key. Raises UsageError."""
     pairs = {}
     for option in written or ():
         key, equals, value = option.partition("=")
         if not equals or not key.strip():
-            raise UsageError(f"--set {option}: expected KEY=VALUE", hint='for example --set train.budget="200 steps"')
+            hint = 'for example --set train.budget="200 steps"'
+            raise UsageError(f"{option_name} {option}: expected KEY=VALUE", hint=hint.replace("--set", option_name))
         pairs[key.strip()] = value
     return pairs
 

@@ -128,22 +128,6 @@ def verdict(value: Mapping[str, Any] | None, ink: Ink, title: str = "What limite
     return ["", ink.bold(title), f"  {value.get('sentence', '')}", *(ink.dim(line) for line in evidence)]
 
 
-def advice(value: Mapping[str, Any] | None, ink: Ink) -> list[str]:
-    """What to change, the largest gain first, each with the exact setting."""
-    entries = (value or {}).get("advice") or []
-    if not entries:
-        return []
-    lines = ["", ink.bold("What to change")]
-    for position, entry in enumerate(entries, 1):
-        gain, error = entry.get("predicted_gain"), entry.get("error")
-        doubt = f" ± {error:.0%}" if error is not None else ""
-        predicted = f" (predicted {gain:+.0%}{doubt})" if gain is not None else ""
-        lines.append(f"  {position}. {entry['change']}{predicted}")
-        if entry.get("set"):
-            lines.append(f"     {ink.good('--set ' + entry['set'].removeprefix('--set '))}")
-    return lines
-
-
 def _unit(key: str, item: Mapping[str, Any]) -> str:
     return "share" if key == "mfu" else str(item.get("unit", ""))
 
@@ -152,6 +136,8 @@ def predicted(value: Mapping[str, Any] | None, ink: Ink) -> list[str]:
     """Predicted beside measured."""
     rows = []
     for key, item in (value or {}).items():
+        if key.startswith("line."):
+            continue
         guess, fact = item.get("predicted"), item.get("measured")
         unit = _unit(key, item)
         off = f"{fact / guess - 1:+.0%}" if guess and fact is not None else "–"
@@ -275,7 +261,6 @@ def plan(answer: Mapping[str, Any], ink: Ink) -> list[str]:
         *forecast(answer.get("predicted") or {}, ink),
         *memory(answer.get("memory"), ink),
         *energy(answer.get("energy"), ink),
-        *verdict(answer.get("verdict"), ink, "What will limit it"),
     ]
 
 
@@ -286,7 +271,8 @@ def source(value: Mapping[str, Any] | None, ink: Ink) -> list[str]:
     about = "about " if value.get("estimated") else ""
     samples = ", ".join(f"{count:,} {split}" for split, count in value["samples"].items() if count)
     files = f"{value['files']:,} file{'' if value['files'] == 1 else 's'}, {format_bytes(value['bytes'])}"
-    return [ink.bold("Data"), f"  {files} ({value['format']}): {about}{samples} samples", ""]
+    kept = f"  kept from before: {', '.join(value['kept'])}" if value.get("kept") else ""
+    return [ink.bold("Data"), f"  {files} ({value['format']}): {about}{samples} samples", *filter(None, [kept]), ""]
 
 
 def memory(value: Mapping[str, float] | None, ink: Ink) -> list[str]:

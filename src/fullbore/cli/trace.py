@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fullbore.base.units import format_seconds, format_share, plural
-from fullbore.cli import draw
+from fullbore.cli import analysis, draw
 from fullbore.cli.ink import Ink
 
 _STEPS = 12
@@ -32,7 +32,7 @@ def show(answer: Mapping[str, Any], ink: Ink) -> Iterator[str]:
     yield ink.bold(names[0] if len(names) == 1 else plural(len(names), "trace"))
     yield from (f"  {ink.bad('missing:')} {line}" for line in answer["missing"])
     yield from draw.verdict(answer["verdict"], ink)
-    yield from draw.advice(answer["verdict"], ink)
+    yield from analysis.advice(answer["verdict"]["advice"], ink)
     for rank in answer["ranks"]:
         yield from _rank(rank, ink, alone=len(answer["ranks"]) == 1)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from fullbore.base.paths import stage_cache
 from fullbore.base.units import format_seconds, format_share
 from fullbore.data import prepare
 from fullbore.data.prepare import Source
-from fullbore.flow import energy, forecast
+from fullbore.flow import energy, forecast, lines
+from fullbore.flow import prepare as prepare_data
+from fullbore.flow.lines import Subject
 from fullbore.flow.prepare import corpus_key, look
 from fullbore.models import build, tokenizer
 from fullbore.models import work as works
@@ -23,20 +26,24 @@ from fullbore.perf.model import memory
 from fullbore.perf.model.energy import Energy
 from fullbore.perf.plan import choose
 from fullbore.perf.plan.cause import OF_STATE, Limit
+from fullbore.perf.plan.course import STEPS, Amounts
 from fullbore.record import artifact
 from fullbore.record.artifact import Artifact
+from fullbore.record.ledger import State
 from fullbore.record.progress import no_progress
 from fullbore.record.span import Recorder
 from fullbore.spec.hardware import Ceilings
 from fullbore.spec.job import Job
 from fullbore.spec.load import LoadedJob
 from fullbore.spec.plan import Prediction
+from fullbore.spec.work import Work
 
 _WHOLE_BYTES = 256 * 2**20
 """A source up to this size is read whole (and kept for the run); of a larger one a sample is read."""
 _SAMPLE_BYTES = 32 * 2**20
-_TOLD = {Limit.COMPUTE: "training", Limit.START: "starting, planning and what follows training"}
-"""Parts of a run that are called otherwise here than where they limit one."""
+_TRAINING = "training"
+_TOLD = 0.01
+"""Share of a run from which on a part of it is worth a line."""
 
 
 def check(loaded: LoadedJob) -> dict[str, Any]:
@@ -50,7 +57,9 @@ def check(loaded: LoadedJob) -> dict[str, Any]:
     source = seen.source
     corpus, share = _look(job, source)
     known = _facts(corpus, share)
-    preparing = forecast.preparation(job, corpus, ceilings, share)
+    kept = prepare_data.kept(job, source) if share == 1.0 else frozenset[str]()
+    given = Amounts(lines.material(job, corpus, share), known["samples"], lines.units_per_row(job), kept)
+    subject = Subject(job, ceilings, given, corpus.info["source_format"])
     answer: dict[str, Any] = {
         "schema": 1,
         "job": job.name,
@@ -59,24 +68,25 @@ def check(loaded: LoadedJob) -> dict[str, Any]:
             "bytes": corpus.info["source_bytes"] if source is not None else corpus.bytes,
             "format": corpus.info["source_format"] if source is not None else corpus.kind,
             **known,
+            "kept": sorted(kept),
         },
     }
     answer["warnings"] = [seen.warning] if seen.warning else []
-    predicted: dict[str, Prediction] = {"preparing_seconds": preparing["total"]}
-    parts = {OF_STATE[name]: item for name, item in preparing.items() if name != "total"}
+    predicted: dict[str, Prediction] = {}
     if job.train is not None and job.model is not None and job.task is not None:
-        planned = _training(job, corpus, known, ceilings)
+        planned, work, rows = _training(job, corpus, known, ceilings)
         answer["plan"] = {key: value for key, value in planned.plan.to_json().items() if key != "predicted"}
         answer["memory"] = planned.memory
         predicted |= planned.predicted
-        parts[Limit.COMPUTE] = planned.predicted["train_seconds"]
         answer["warnings"] += [planned.warning] if planned.warning else []
         memory.require(planned.memory, proc.memory_available(), job.train.world_size)
-    parts[Limit.START] = forecast.besides(job, ceilings)
-    predicted["total_seconds"] = forecast.total(list(parts.values()))
-    answer["energy"] = _energy(job, parts, answer.get("plan"), predicted.get("rate")).to_json()
+        subject = replace(subject, plan=planned.plan, work=work, amounts=replace(given, rows=rows))
+    ledger = lines.predict(subject, predicted.get("step_seconds"))
+    predicted["total_seconds"] = lines.total(ledger)
+    answer["ledger"] = {state: asdict(line) for state, line in sorted(ledger.items(), key=lambda item: -item[1].value)}
+    answer["energy"] = _energy(job, ledger, answer.get("plan"), predicted.get("rate")).to_json()
     answer["predicted"] = {key: asdict(item) for key, item in predicted.items()}
-    answer["verdict"] = _verdict({name: item.value for name, item in parts.items()})
+    answer["verdict"] = _verdict({state: line.value for state, line in ledger.items()})
     return answer
 
 
@@ -110,7 +120,10 @@ def _facts(corpus: Artifact, share: float) -> dict[str, Any]:
     }
 
 
-def _training(job: Job, corpus: Artifact, known: dict[str, Any], ceilings: Ceilings) -> forecast.Forecast:
+def _training(
+    job: Job, corpus: Artifact, known: dict[str, Any], ceilings: Ceilings
+) -> tuple[forecast.Forecast, Work, dict[str, int]]:
+    """Also the model's work, and the rows of each split."""
     section, model, task = job.train, job.model, job.task
     if section is None or model is None or task is None:
         raise InputError("no [train], [model] and [task] sections")
@@ -135,7 +148,7 @@ def _training(job: Job, corpus: Artifact, known: dict[str, Any], ceilings: Ceili
         has_validation=rows.get("validation", 0) > 0,
     )
     limits = forecast.informed(job, section, work, limits, ceilings)
-    return forecast.forecast(job, section, work, limits, ceilings, rows.get("validation", 0))
+    return forecast.forecast(job, section, work, limits, ceilings, rows.get("validation", 0)), work, rows
 
 
 def _vocabulary_size(job: Job) -> int:
@@ -151,23 +164,35 @@ def _bytes_per_token(job: Job) -> float:
     return max(1.0, 0.42 * math.log2(max(2, _vocabulary_size(job))) - 1.6)
 
 
-def _energy(job: Job, parts: dict[Limit, Prediction], plan: dict[str, Any] | None, rate: Prediction | None) -> Energy:
+def _energy(job: Job, ledger: Mapping[str, Prediction], plan: dict[str, Any] | None, rate: Prediction | None) -> Energy:
     """Data are prepared on all cores, models trained on those that the plan gives them, and the rest is done on one."""
     cores = proc.core_count()
-    busy = {Limit.START: 1.0, Limit.COMPUTE: plan["threads"] * plan["world_size"] if plan is not None else cores}
-    phases = {_TOLD.get(name, str(name)): (item.value, busy.get(name, cores)) for name, item in parts.items()}
-    return energy.predicted(phases, cores, job.energy, rate, _TOLD[Limit.COMPUTE])
+    training = plan["threads"] * plan["world_size"] if plan is not None else 1
+    busy = {State.READ: cores, State.TOKENISE: cores, State.PACK: cores, **dict.fromkeys(STEPS, training)}
+    phases: dict[str, tuple[float, float]] = {}
+    for state, line in ledger.items():
+        name = _called(state)
+        phases[name] = (phases.get(name, (0.0, 0.0))[0] + line.value, float(busy.get(State(state), 1)))
+    return energy.predicted(phases, cores, job.energy, rate, _TRAINING)
 
 
-def _verdict(seconds: dict[Limit, float]) -> dict[str, Any]:
+def _called(state: str) -> str:
+    """What a line is called where those of a step are told as one."""
+    return _TRAINING if state in STEPS else str(OF_STATE[state])
+
+
+def _verdict(seconds: Mapping[str, float]) -> dict[str, Any]:
     """What would take most of the time, and what the rest."""
-    limit, *rest = sorted(seconds, key=lambda part: -seconds[part])
-    share = seconds[limit] / (sum(seconds.values()) or 1.0)
-    what = _TOLD.get(limit, str(limit)).capitalize()
+    parts: dict[str, float] = {}
+    for state, line in seconds.items():
+        parts[_called(state)] = parts.get(_called(state), 0.0) + line
+    limit, *rest = sorted(parts, key=lambda part: -parts[part])
+    whole = sum(parts.values()) or 1.0
+    told = f"{limit.capitalize()} would take most of the time: {format_seconds(parts[limit])}"
     return {
-        "limit": limit,
-        "sentence": f"{what} would take most of the time: {format_seconds(seconds[limit])}, {format_share(share)}.",
-        "share": share,
-        "evidence": [f"{_TOLD.get(part, str(part))}: {format_seconds(seconds[part])}" for part in rest],
+        "limit": Limit.COMPUTE if limit == _TRAINING else limit,
+        "sentence": f"{told}, {format_share(parts[limit] / whole)}.",
+        "share": parts[limit] / whole,
+        "evidence": [f"{part}: {format_seconds(parts[part])}" for part in rest if parts[part] > _TOLD * whole],
         "advice": [],
     }

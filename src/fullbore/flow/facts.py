@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fullbore.base.paths import RunPaths
+from fullbore.base.units import parse_budget
 from fullbore.perf.plan.facts import Facts, gather
 from fullbore.record import read
 from fullbore.record.ledger import Ledger
@@ -19,6 +21,7 @@ from fullbore.spec.work import Work
 def known(paths: RunPaths, ledger: Ledger) -> Facts:
     """What a run whose seconds are `ledger` left: its plan, ceilings, work, ranks and events so far."""
     plan, ceilings, work = _json(paths.plan), _json(paths.ceilings), _json(paths.work)
+    job = tomllib.loads(paths.job.read_text())
     return gather(
         ledger,
         read.events(paths.events()),
@@ -26,8 +29,15 @@ def known(paths: RunPaths, ledger: Ledger) -> Facts:
         Ceilings.from_json(ceilings) if ceilings else None,
         work=Work.from_json(work) if work else None,
         ranks=[read.ledger(path) for path in read.rank_files(paths).values()],
-        source=tomllib.loads(paths.job.read_text())["data"]["source"],
+        source=job["data"]["source"],
+        timed=_timed(job),
     )
+
+
+def _timed(job: Mapping[str, Any]) -> bool | None:
+    """Whether a resolved job's budget is time; none if it does not train."""
+    written = job.get("train", {}).get("budget")
+    return None if written is None else parse_budget(str(written)).unit == "seconds"
 
 
 def _json(path: Path) -> dict[str, Any] | None:

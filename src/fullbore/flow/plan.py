@@ -10,17 +10,18 @@ from functools import partial
 
 from fullbore.base.files import write_atomic
 from fullbore.base.units import format_seconds, plural
-from fullbore.flow import forecast, materials
+from fullbore.flow import forecast, lines, materials, prepare
 from fullbore.flow.materials import Materials
 from fullbore.flow.session import Session
 from fullbore.models import work as works
 from fullbore.perf.measure import probe, proc
+from fullbore.perf.measure.condition import condition
 from fullbore.perf.model import memory
 from fullbore.perf.plan import choose, steps
 from fullbore.record.ledger import State
 from fullbore.record.span import Recorder
 from fullbore.spec.hardware import Ceilings
-from fullbore.spec.plan import Plan, Prediction
+from fullbore.spec.plan import Plan
 from fullbore.spec.work import Work
 from fullbore.train import trial
 
@@ -44,6 +45,7 @@ def frozen(session: Session, resuming: bool) -> forecast.Frozen:
         with session.recorder.state(State.PROBE):
             ceilings = probe.probe(folder=paths.folder)
             write_atomic(paths.ceilings, json.dumps(ceilings.to_json(), indent=1) + "\n")
+            session.recorder.event("condition", fingerprint=probe.machine().fingerprint, **condition())
             prepared = materials.load(session.job, paths)
             work = works.work(prepared.model, prepared.task_section, prepared.sizes)
             write_atomic(paths.work, json.dumps(work.to_json()) + "\n")
@@ -116,13 +118,12 @@ def _choose(session: Session, prepared: Materials, work: Work, ceilings: Ceiling
     seconds = plan.predicted["train_seconds"].value
     if text := steps.warning(section, seconds, costs(best.seconds)):
         session.message("warning", text)
-    preparing = Prediction(sum(session.seconds(stage) for stage in forecast.PREPARING), "s", 0.0)
+    paths, spared = session.run.paths, prepare.spared(session)
+    subject = lines.of_folder(session.job, paths, ceilings, spared, plan, work)
     predicted = {
         **plan.predicted,
         "memory_bytes": forecast.memory_parts(session.job, section, work, plan, ceilings)[1],
-        "total_seconds": forecast.total(
-            [preparing, plan.predicted["train_seconds"], forecast.besides(session.job, ceilings)]
-        ),
+        **lines.keyed(lines.predict(subject, plan.predicted["step_seconds"])),
     }
     return replace(plan, predicted=predicted), best.seconds
 
@@ -145,4 +146,6 @@ def _timed(session: Session, prepared: Materials, draft: Plan, seconds: float, s
         steps=_TRIAL_STEPS,
         seconds=seconds,
     )
-    return choose.Trial(setting, found.seconds, neighbours.cores(), found.first_seconds)
+    made = choose.Trial(setting, found.seconds, neighbours.cores(), found.first_seconds)
+    session.recorder.event("trial", **asdict(made))
+    return made

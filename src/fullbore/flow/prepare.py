@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fullbore.base.errors import InputError, JobError, Problem
+from fullbore.base.paths import stage_cache
 from fullbore.base.units import format_bytes, format_count
 from fullbore.data import pack, prepare
 from fullbore.data.labels import require_classes
@@ -16,9 +20,12 @@ from fullbore.models import hub, tokenizer
 from fullbore.record import artifact
 from fullbore.record.artifact import Artifact
 from fullbore.record.ledger import State
+from fullbore.spec.data import TokenizerSection
 from fullbore.spec.job import Job
 from fullbore.spec.load import DEFAULT, LoadedJob
 
+PREPARING = {"read": State.READ, "tokenizer": State.TOKENISE, "pack": State.PACK}
+"""The stages that prepare data, and the states in which they do."""
 _CONFIG = "config.json"
 
 
@@ -150,6 +157,55 @@ def corpus_key(job: Job, source: Source | None = None) -> str:
     return content_key(prepare.fingerprint(job.data, source), job.task.kind if job.task is not None else None)
 
 
+def tokenizer_key(section: TokenizerSection, corpus: Artifact) -> str:
+    """What a tokenizer depends on: the files that it is, or the texts that it is learnt from."""
+    if section.kind == "folder":
+        return content_key({path.name: artifact.checksum(path) for path in tokenizer.files(Path(section.folder or ""))})
+    return content_key(corpus.digest, section.model_dump())
+
+
+def shards_key(job: Job, corpus: Artifact, vocabulary: Artifact) -> str:
+    """What packed shards depend on."""
+    kind = job.task.kind if job.task is not None else None
+    return content_key(corpus.digest, vocabulary.digest, kind, _row_tokens(job), job.data.shard_bytes)
+
+
+def _row_tokens(job: Job) -> int:
+    return job.train.sequence_length if job.train is not None else 1024
+
+
+def kept(job: Job, source: Source | None) -> frozenset[str]:
+    """The states of preparing whose result is there from before, so that a run of `job` is spared them."""
+    place = _packed(job) or stage_cache() / f"corpus-{corpus_key(job, source)}"
+    if not _holds(place):
+        return frozenset()
+    corpus, found = artifact.read(place, "corpus"), {str(State.READ)}
+    if job.tokenizer is None or not _holds(
+        place := stage_cache() / f"tokenizer-{tokenizer_key(job.tokenizer, corpus)}"
+    ):
+        return frozenset(found)
+    found.add(State.TOKENISE)
+    vocabulary = artifact.read(place, "tokenizer")
+    if job.task is not None and _holds(stage_cache() / f"shards-{shards_key(job, corpus, vocabulary)}"):
+        found.add(State.PACK)
+    return frozenset(found)
+
+
+def spared(session: Session) -> frozenset[str]:
+    """The states of preparing whose result this session found ready."""
+    return ready(session.job, session.stages)
+
+
+def ready(job: Job, stages: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    """The same of stages as their events tell them."""
+    found = {str(PREPARING[facts["stage"]]) for facts in stages if facts["stage"] in PREPARING and facts.get("cached")}
+    return frozenset(found | ({str(State.READ)} if _packed(job) else set()))
+
+
+def _holds(place: Path) -> bool:
+    return (place / artifact.MANIFEST).is_file()
+
+
 def corpus_summary(corpus: Artifact) -> str:
     info = corpus.info
     parts = [f"{format_count(info['kept'])} of {format_count(info['read'])} samples kept"]
@@ -170,24 +226,18 @@ def _tokenizer(session: Session, corpus: Artifact) -> Artifact:
     with session.stage("tokenizer") as facts:
         folder = Path(section.folder or "")
 
-        def key() -> str:
-            if section.kind == "folder":
-                return content_key({path.name: artifact.checksum(path) for path in tokenizer.files(folder)})
-            return content_key(corpus.digest, section.model_dump())
-
         def build(out: Path) -> Artifact:
             if section.kind == "folder":
                 return tokenizer.adopt(folder, out)
             return tokenizer.train(Shards(corpus).texts("train"), section, out, parents=(corpus,))
 
-        vocabulary = session.cached("tokenizer", State.TOKENISE, facts, key, build)
+        vocabulary = session.cached("tokenizer", State.TOKENISE, facts, partial(tokenizer_key, section, corpus), build)
         facts["detail"] = f"{vocabulary.info['vocabulary_size']} tokens"
     return vocabulary
 
 
 def _shards(session: Session, corpus: Artifact, vocabulary: Artifact) -> Artifact:
-    job = session.job
-    length = job.train.sequence_length if job.train is not None else 1024
+    job, length = session.job, _row_tokens(session.job)
     task = job.task
     if task is None:
         raise InputError("no [task] section")
@@ -196,7 +246,7 @@ def _shards(session: Session, corpus: Artifact, vocabulary: Artifact) -> Artifac
             "shards",
             State.PACK,
             facts,
-            lambda: content_key(corpus.digest, vocabulary.digest, task.kind, length, job.data.shard_bytes),
+            partial(shards_key, job, corpus, vocabulary),
             lambda out: pack.pack(
                 corpus,
                 tokenizer.load(vocabulary.folder),

@@ -6,17 +6,18 @@ from statistics import median
 from typing import Any
 
 from fullbore.base.errors import FullboreError
-from fullbore.flow import energy
+from fullbore.flow import energy, lines
+from fullbore.flow.explain import changed
 from fullbore.flow.facts import known
 from fullbore.flow.session import Session
 from fullbore.perf.model.energy import Energy
-from fullbore.perf.plan.facts import TRAINING
+from fullbore.perf.plan import roofline
+from fullbore.perf.plan.facts import TRAINING, Facts
+from fullbore.perf.plan.inside import mfu
 from fullbore.perf.plan.verdict import verdict
 from fullbore.record import artifact, read
 from fullbore.record.ledger import Ledger
-from fullbore.spec.hardware import Ceilings
 from fullbore.spec.plan import Plan
-from fullbore.spec.work import Work
 
 SCHEMA = 1
 _METRICS = {"causal_lm": "bits_per_byte", "classification": "accuracy", "regression": "mean_squared_error"}
@@ -39,14 +40,16 @@ def assemble(
         "metrics": {},
         "stages": session.stages,
     }
+    found = known(session.run.paths, ledger)
     training, plan = facts.get("training"), facts.get("plan")
     if training is not None and plan is not None:
-        result |= _trained(session, training, plan, facts["work"], facts["ceilings"], ledger)
+        result |= _trained(session, training, plan, found, ledger)
         result["metric"] = _metric(session, result["metrics"])
     result |= {key: facts[key] for key in ("baselines", "compression", "completion") if facts.get(key)}
     result |= {"ledger": ledger.to_json(), "busy": dict(ledger.busy)}
-    found = known(session.run.paths, ledger)
-    result["verdict"] = verdict(found).to_json()
+    changes, _ = changed(session.run, found)
+    result["verdict"] = verdict(found, [change.advice() for change in changes]).to_json()
+    result["roofline"] = roofline.of_run(found)
     result["energy"] = energy.of_run(found, session.job.energy).to_json()
     result["warnings"] = _warnings(session)
     model = session.run.paths.artifact("compressed" if facts.get("compression") else "model")
@@ -62,8 +65,7 @@ def close(result: dict[str, Any], ledger: Ledger) -> None:
     """Put the final ledger into a result: what it says of the run's length, it says of all of it."""
     result |= {"seconds": ledger.wall, "ledger": ledger.to_json(), "busy": dict(ledger.busy)}
     result["energy"] = Energy.from_json(result["energy"], ledger.seconds).to_json()
-    if "total_seconds" in result.get("predicted", {}):
-        result["predicted"]["total_seconds"]["measured"] = ledger.wall
+    lines.measure(result.get("predicted", {}), ledger)
 
 
 def _metric(session: Session, metrics: dict[str, float]) -> str:
@@ -73,15 +75,11 @@ def _metric(session: Session, metrics: dict[str, float]) -> str:
     return name if name in metrics else "loss"
 
 
-def _trained(
-    session: Session, training: dict[str, Any], plan: Plan, work: Work, ceilings: Ceilings, ledger: Ledger
-) -> dict[str, Any]:
+def _trained(session: Session, training: dict[str, Any], plan: Plan, found: Facts, ledger: Ledger) -> dict[str, Any]:
     """What training reached, over all sessions of the run: rates are of its steps, with what they waited for."""
     taken = list(read.events(session.run.paths.events(), "step"))
-    seconds = sum(step["seconds"] for step in taken)
-    rate = sum(step["units"] for step in taken) / seconds if seconds else 0.0
-    flops = work.training_flops * sum(step["samples"] for step in taken) / seconds if seconds else 0.0
-    peak = max(ceilings.peak(plan.precision, plan.threads * plan.world_size), flops)
+    rate = sum(step["units"] for step in taken) / found.step_seconds if found.step_seconds else 0.0
+    reached = mfu(found)
     spent = sum(ledger.seconds.get(state, 0.0) for state in TRAINING)
     measured = {
         "step_seconds": median(step["seconds"] for step in taken) if taken else None,
@@ -93,16 +91,13 @@ def _trained(
     return {
         "loss": training["metrics"].get("loss", training["loss"]),
         "metrics": training["metrics"],
-        f"{work.units}_per_second": rate,
+        f"{found.work.units if found.work is not None else 'samples'}_per_second": rate,
         "steps": training["steps"],
         "steps_in_this_session": training["steps_here"],
-        "mfu": flops / peak,
-        "flops_per_second": flops,
-        "peak_flops_per_second": peak,
-        "predicted": {
-            key: {"predicted": item.value, "measured": measured.get(key), "unit": item.unit, "error": item.error}
-            for key, item in plan.predicted.items()
-        },
+        "mfu": reached.share if reached is not None else None,
+        "flops_per_second": reached.flops_per_second if reached is not None else None,
+        "peak_flops_per_second": reached.peak_flops_per_second if reached is not None else None,
+        "predicted": lines.compared(plan.predicted, measured, ledger),
     }
 
 

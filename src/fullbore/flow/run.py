@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fullbore.base.errors import FullboreError, Interrupted, RunFailed, UsageError
+from fullbore.base.errors import FullboreError, InputError, Interrupted, RunFailed, UsageError
 from fullbore.engine.process import settle
 from fullbore.flow.interrupt import Interrupts
 from fullbore.flow.session import Session
 from fullbore.flow.stages import wanted
 from fullbore.perf.measure import probe
-from fullbore.record import artifact, read
+from fullbore.perf.measure.counters import Counters
+from fullbore.record import read
 from fullbore.record import run as runs
 from fullbore.record.ledger import Ledger, State
 from fullbore.record.progress import Progress, no_progress
@@ -25,7 +26,6 @@ from fullbore.spec.job import Job
 from fullbore.spec.load import LoadedJob, load, to_toml
 
 if TYPE_CHECKING:
-    from fullbore.flow import forecast
     from fullbore.flow.prepare import Seen
 
 Notify = Callable[[str], None]
@@ -51,13 +51,14 @@ def run(
     Raises JobError, before there is a run, for paths of the job that lead nowhere. Raises what the job raises
     (FullboreError, whose `result` is the result object); the run folder then says so too.
     """
-    from fullbore.flow.prepare import look
+    with Counters() as counters:
+        from fullbore.flow.prepare import look
 
-    seen = look(job)
-    environment = {**runs.environment(), "machine": asdict(probe.machine())}
-    folder = runs.create(to_toml(job.job), environment, name)
-    notify(f"Run {folder.name} in {folder.paths.folder}")
-    return _execute(folder, job.job, seen, progress, notify, write_report, began)
+        seen = look(job)
+        environment = {**runs.environment(), "machine": asdict(probe.machine())}
+        folder = runs.create(to_toml(job.job), environment, name)
+        notify(f"Run {folder.name} in {folder.paths.folder}")
+        return _execute(folder, job.job, seen, counters, progress, notify, write_report, began)
 
 
 def resume(
@@ -77,13 +78,15 @@ def resume(
         raise UsageError(f"run {folder.name} is finished", hint=f"fullbore explain {folder.name}, or run its job again")
     job = load(folder.paths.job).job
     notify(f"Resuming run {folder.name}")
-    return _execute(folder, job, None, progress, notify, write_report, began)
+    with Counters() as counters:
+        return _execute(folder, job, None, counters, progress, notify, write_report, began)
 
 
 def _execute(
     folder: RunFolder,
     job: Job,
     seen: Seen | None,
+    counters: Counters,
     progress: Progress,
     notify: Notify,
     write_report: WriteReport | None,
@@ -94,6 +97,7 @@ def _execute(
     before = read.ledger(folder.paths.events())
     interrupts = Interrupts(notify)
     recorder = Recorder(Sink(folder.paths.events()), began=began)
+    counters.attach(recorder)
     session = Session(folder, job, recorder, progress, notify, interrupts)
     failure: Exception | None = None
     facts: dict[str, Any] = {}
@@ -113,8 +117,10 @@ def _execute(
                 failure = Interrupted(str(error) or "interrupted")
             except Exception as error:
                 failure = error
-            return _finish(session, facts, before, failure, write_report)
+            return _finish(session, facts, before, failure, counters, write_report)
     finally:
+        with recorder.state(State.REPORT):
+            counters.end()
         recorder.close()
 
 
@@ -122,56 +128,39 @@ def _hint(folder: RunFolder) -> str:
     return f"make room or mend the cause, then: fullbore resume {folder.name}"
 
 
-@contextmanager
-def _counted(recorder: Recorder) -> Iterator[None]:
-    """Sample what the process and its neighbours use while the block runs."""
-    with recorder.state(State.START):
-        from fullbore.perf.measure.counters import Counters
-
-        counters = Counters(recorder)
-        counters.__enter__()
-    try:
-        yield
-    finally:
-        with recorder.state(State.REPORT):
-            counters.__exit__(None, None, None)
-
-
 def _stages(session: Session, seen: Seen | None, facts: dict[str, Any]) -> None:
     with session.recorder.state(State.START):
-        from fullbore.flow import answer, forecast, plan, prepare, shrink, train
+        from fullbore.flow import answer, plan, prepare, shrink, train
 
     stages, resuming = {stage.name for stage in wanted(session.job)}, seen is None
-    with _counted(session.recorder):
-        prepare.prepare_data(session, seen.source if seen is not None else None)
-        if "train" not in stages:
-            return
-        frozen = plan.frozen(session, resuming)
-        facts["plan"] = frozen.plan
-        facts["ceilings"] = frozen.ceilings
-        facts["work"] = frozen.work
-        facts["training"] = train.train(session, frozen.plan, resume=resuming)
-        if facts["training"]["stopped"] == "interrupted":
-            raise Interrupted("interrupted; the checkpoint is saved")
-        facts["baselines"] = train.baselines(session, facts["training"]["steps"])
-        if "compress" in stages:
-            facts["compression"] = shrink.shrink(session)
-        if "serve" in stages:
-            facts["completion"] = answer.answer(session)
-        with session.recorder.state(State.REPORT):
-            found = _measured(session, facts["training"], whole=not resuming)
-            corpus = artifact.read(session.run.paths.artifact("corpus"), "corpus")
-            forecast.remember(session.job, corpus, frozen, found)
+    prepare.prepare_data(session, seen.source if seen is not None else None)
+    if "train" not in stages:
+        return
+    frozen = plan.frozen(session, resuming)
+    facts["plan"] = frozen.plan
+    facts["ceilings"] = frozen.ceilings
+    facts["work"] = frozen.work
+    facts["training"] = train.train(session, frozen.plan, resume=resuming)
+    if facts["training"]["stopped"] == "interrupted":
+        raise Interrupted("interrupted; the checkpoint is saved")
+    facts["baselines"] = train.baselines(session, facts["training"]["steps"])
+    if "compress" in stages:
+        facts["compression"] = shrink.shrink(session)
+    if "serve" in stages:
+        facts["completion"] = answer.answer(session)
+    facts["frozen"] = frozen
 
 
-def _measured(session: Session, training: dict[str, Any], *, whole: bool) -> forecast.Finished:
-    """What this run teaches about the next; `whole`: it was not resumed."""
-    from fullbore.flow import forecast
+def _remember(session: Session, facts: dict[str, Any], *, whole: bool) -> None:
+    """Keep what this run teaches about the next; `whole`: it was not resumed."""
+    from fullbore.flow import forecast, lines, prepare
+    from fullbore.flow.facts import known
 
-    stages = [facts for facts in session.stages if facts["stage"] in forecast.PREPARING]
-    built = {facts["stage"]: facts["seconds"] for facts in stages if not facts["cached"]}
-    known = sum(facts["seconds"] for facts in stages) + training["seconds"]
-    return forecast.Finished(training, built, session.recorder.elapsed() - known if whole else None)
+    frozen = facts["frozen"]
+    spared = prepare.spared(session)
+    subject = lines.of_folder(session.job, session.run.paths, frozen.ceilings, spared, frozen.plan, frozen.work)
+    found = known(session.run.paths, session.recorder.ledger())
+    forecast.remember(subject, frozen, forecast.finished(facts["training"], found, whole=whole))
 
 
 def _finish(
@@ -179,6 +168,7 @@ def _finish(
     facts: dict[str, Any],
     before: Ledger,
     failure: Exception | None,
+    counters: Counters,
     write_report: WriteReport | None,
 ) -> dict[str, Any]:
     recorder, folder = session.recorder, session.run
@@ -188,7 +178,11 @@ def _finish(
         failure.hint = f"Resume with: fullbore resume {folder.name}"
     with recorder.state(State.REPORT):
         from fullbore.flow.result import assemble, close
+        from fullbore.perf.measure.condition import condition
+        from fullbore.perf.measure.probe import machine
 
+        counters.settle()
+        recorder.event("condition", fingerprint=machine().fingerprint, **condition())
         result = assemble(session, facts, status, failure, before + recorder.ledger())
         recorder.event("end", status=status)
         with suppress(OSError) if failure is not None else nullcontext():
@@ -198,6 +192,9 @@ def _finish(
             recorder.settle()
             with suppress(OSError):
                 write_report(folder)
+        if failure is None and "frozen" in facts:
+            with suppress(InputError, OSError):
+                _remember(session, facts, whole=not before.wall)
         close(result, before + recorder.ledger())
         with suppress(OSError):
             folder.finish(result)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from fullbore.spec.curves import Curves
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -44,6 +46,11 @@ class Ceilings:
     disk_device: int | None = None
     """The file system whose rates `disk_write` and `disk_read` are (stat(2), st_dev)."""
     notes: tuple[str, ...] = field(default=())
+    condition: dict[str, Any] | None = None
+    """Of the machine while it was measured (`perf.measure.condition`); none: nobody recorded it."""
+
+    curves: Curves | None = None
+    """Of kernels, if they were measured."""
 
     def peak(self, dtype: str, threads: int) -> float:
         """FLOP/s of `dtype` that were measured at best on up to `threads` cores. Raises KeyError if none were."""
@@ -67,7 +74,8 @@ class Ceilings:
             }
             for key in ("matmul_flops", "convolution_flops")
         }
-        return cls(**{**value, **rates, "notes": tuple(value["notes"])})
+        curves = Curves.from_json(value["curves"]) if value.get("curves") else None
+        return cls(**{**value, **rates, "notes": tuple(value["notes"]), "curves": curves})
 
 
 def _up_to(rates: dict[int, float], threads: int) -> float:

@@ -67,3 +67,19 @@ def _at(curve: Curve, x: float) -> tuple[float, float] | None:
     (x0, low0, high0), (x1, low1, high1) = curve[after - 1], curve[after]
     share = (x - x0) / (x1 - x0) if x1 > x0 else 1.0
     return low0 + share * (low1 - low0), high0 + share * (high1 - high0)
+
+
+def apart(heights: Sequence[float], distance: float, low: float, high: float) -> list[float]:
+    """Heights near the given ones, in their order, at least `distance` from each other and between `low` and `high` as
+    far as there is room."""
+    order = sorted(range(len(heights)), key=lambda index: heights[index])
+    found = list(heights)
+    floor = low
+    for index in order:
+        found[index] = floor = max(found[index], floor)
+        floor += distance
+    ceiling = high
+    for index in reversed(order):
+        found[index] = ceiling = min(found[index], ceiling)
+        ceiling -= distance
+    return found

@@ -31,12 +31,6 @@ def percent(share: float, digits: int = 0, sign: bool = False) -> str:
     return f"{share * 100:{'+' if sign else ''}.{digits}f} %".replace("-", "−")
 
 
-def flops(rate: float) -> str:
-    """`23.3 GFLOP/s`."""
-    unit, size = next(((u, s) for u, s in (("P", 1e15), ("T", 1e12), ("G", 1e9)) if rate >= s), ("M", 1e6))
-    return f"{rate / size:.3g} {unit}FLOP/s"
-
-
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
     """Rows of ready HTML; a heading that starts with `#` heads a column of figures. Narrow pages show rows as cards."""
     names = [name.lstrip("#") for name in head]

@@ -24,6 +24,7 @@ PANELS: tuple[tuple[str, str, str, Callable[[View], str]], ...] = (
     ("learning", "Learning", "Does it learn, and does it beat the baselines?", course.learning),
     ("throughput", "Throughput", "Was it steady, and did it wait for data?", course.throughput),
     ("resources", "Memory and processors", "Did it fit, and did others take what it needed?", course.resources),
+    ("roofline", "Roofline", "How near does each kind of operation come to what the machine can do?", course.roofline),
     ("predicted", "Predicted and measured", "Can the predictions be trusted?", evidence.predicted),
     ("compression", "Compression", "What does a smaller model cost, and what does it gain?", evidence.compression),
     ("plan", "Plan", "What was decided for you, and why?", evidence.plan),

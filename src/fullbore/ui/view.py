@@ -14,7 +14,10 @@ from typing import Any
 
 from fullbore.base.errors import InputError
 from fullbore.flow import energy
+from fullbore.flow.explain import changed
 from fullbore.flow.facts import known
+from fullbore.perf.plan import roofline
+from fullbore.perf.plan.steady import steady
 from fullbore.perf.plan.verdict import verdict
 from fullbore.record import artifact, read
 from fullbore.record.ledger import Ledger
@@ -69,6 +72,10 @@ class View:
     """What `perf` found to limit the run: from the result, else worked out from the events."""
     energy: Mapping[str, Any]
     """Joules by state and what they cost: from the result, else worked out from the events."""
+    roofline: Mapping[str, Any]
+    """Its operations under the machine's roofs (`perf.plan.roofline`); empty if it did not train."""
+    steady: Mapping[str, Any]
+    """Warm-up and jitter of its steps (`perf.plan.steady`); empty without steps."""
     plan: Mapping[str, Any]
     ceilings: Mapping[str, Any]
     ledger: Ledger
@@ -124,6 +131,8 @@ def view(run: RunFolder) -> View:
         result=result,
         verdict=mapping(told.get("verdict")),
         energy=mapping(told.get("energy")),
+        roofline=mapping(told.get("roofline")),
+        steady=taken.to_json() if (taken := steady(read.events(run.paths.events()))) is not None else {},
         ceilings=ceilings,
         plan=plan,
         ledger=ledger,
@@ -197,7 +206,9 @@ def _told(run: RunFolder, ledger: Ledger) -> Mapping[str, Any]:
     try:
         found = known(run.paths, ledger)
         used = energy.of_run(found, energy.asked(run.job()))
-        return {"verdict": verdict(found).to_json(), "energy": used.to_json()}
+        changes, _ = changed(run, found)
+        judged = verdict(found, [change.advice() for change in changes])
+        return {"verdict": judged.to_json(), "energy": used.to_json(), "roofline": roofline.of_run(found)}
     except (OSError, KeyError, TypeError, ValueError, InputError):
         return {}
 

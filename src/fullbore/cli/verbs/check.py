@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fullbore.cli import draw
+from fullbore.cli import analysis, draw
 from fullbore.cli.arguments import JobTarget, Set, overrides, verb
 from fullbore.cli.ink import Ink
 
@@ -16,6 +16,8 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 def show(answer: dict[str, Any], ink: Ink) -> Iterator[str]:
     yield from draw.plan(answer, ink)
+    yield from analysis.forecast(answer.get("ledger"), ink)
+    yield from draw.verdict(answer.get("verdict"), ink, "What will limit it")
     if "resolved" in answer:
         yield from ("", ink.bold("Settings"))
         rows = [[key, entry["value"], ink.dim(entry["origin"])] for key, entry in answer["resolved"].items()]

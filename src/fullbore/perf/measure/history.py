@@ -6,13 +6,14 @@ import fcntl
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 
 from fullbore.base.files import write_atomic
 from fullbore.base.paths import machine_cache
 from fullbore.perf.model.calibration import Past
 
-_KEPT = 500
+_KEPT = 4000
 
 
 def path() -> Path:
@@ -22,9 +23,16 @@ def path() -> Path:
 def load() -> tuple[Past, ...]:
     """All that is kept, oldest first; nothing if there is no file or it is damaged."""
     try:
-        return tuple(Past(**entry) for entry in json.loads(path().read_bytes())["past"])
+        state = path().stat()
+        return _read(path(), state.st_mtime_ns, state.st_size, state.st_ino)
     except (OSError, ValueError, KeyError, TypeError):
         return ()
+
+
+@lru_cache(maxsize=1)
+def _read(target: Path, *_: int) -> tuple[Past, ...]:
+    """What a state of the file holds: it is asked for many times while one prediction is made."""
+    return tuple(Past(**entry) for entry in json.loads(target.read_bytes())["past"])
 
 
 def remember(entries: Sequence[Past]) -> None:

@@ -21,6 +21,7 @@ from fullbore.base.files import write_atomic
 from fullbore.base.paths import machine_cache
 from fullbore.base.units import plural
 from fullbore.perf.measure import proc
+from fullbore.perf.measure.condition import condition
 from fullbore.spec.hardware import Ceilings, Machine
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ def _measure(host: Machine, folder: Path) -> Ceilings:
         convolution_flops=convolutions,
         disk_device=_device(folder),
         notes=(told,) if disturbed else (),
+        condition=condition(),
     )
 
 

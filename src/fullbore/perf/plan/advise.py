@@ -18,9 +18,18 @@ class Advice:
     set: str
     """The setting as it is typed (`--set train.precision=bf16`); empty where no setting does it."""
     predicted_gain: float | None
-    """Relative gain in the speed of the phase (0.2: a fifth faster); none: not predictable from what was measured."""
+    """Relative gain in the speed of the phase, or of `figure` (0.2: a fifth faster); none: not predictable from what
+    was measured."""
     error: float | None = None
-    """Relative, measured on past predictions of this kind; none: not known yet."""
+    """Relative, of what is predicted, measured on past predictions of this kind; none: not known yet."""
+    figure: str = ""
+    """What gains: "training rate" or "run time"; empty: the speed of the phase."""
+    now: float | None = None
+    then: float | None = None
+    """The figure as it was, and as it would be."""
+    unit: str = ""
+    changes_training: bool = False
+    """What is learnt, too, would be another."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -32,11 +41,24 @@ def gain(phase_seconds: float, saved_seconds: float) -> float | None:
     return phase_seconds / left - 1 if left > 0.02 * phase_seconds else None
 
 
-def ranked(advice: Iterable[Advice], most: int = 5) -> tuple[Advice, ...]:
-    """The largest predicted gain first, one entry a change; what no gain can be predicted of comes last."""
+def ranked(advice: Iterable[Advice], most: int = 8) -> tuple[Advice, ...]:
+    """The largest predicted gain first, one entry a change; what changes the training comes after, and last what no
+    gain can be predicted of."""
     unique = {item.change: item for item in advice if item.predicted_gain is None or item.predicted_gain > 0.01}
-    order = sorted(unique.values(), key=lambda item: -(item.predicted_gain or 0.0))
-    return tuple(order[:most])
+    known = [item for item in unique.values() if item.predicted_gain is not None]
+    order = sorted(known, key=lambda item: (item.changes_training, -(item.predicted_gain or 0.0)))
+    return (*order[:most], *(item for item in unique.values() if item.predicted_gain is None))
+
+
+def told_of_run(item: Advice, phase_seconds: float, wall: float, rate: float | None, unit: str) -> Advice:
+    """Advice on a phase, told of the whole run. `rate`: units/s of the training phase, if that is what the job is
+    judged by and the phase is it; none: the run's time is."""
+    if item.predicted_gain is None:
+        return item
+    if rate is not None:
+        return replace(item, figure="training rate", now=rate, then=rate * (1 + item.predicted_gain), unit=unit)
+    left = wall - phase_seconds * item.predicted_gain / (1 + item.predicted_gain)
+    return replace(item, predicted_gain=wall / left - 1, figure="run time", now=wall, then=left, unit="s")
 
 
 def decided_by_measuring(plan: Plan, key: str) -> bool:

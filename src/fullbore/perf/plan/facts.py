@@ -43,6 +43,15 @@ class Usage:
     """Threads of ours that were ready to run and had no core; none: this kernel does not tell."""
     io_pressure: float | None = None
     """Share of the time in which some task of the machine waited for a disk; none: this kernel does not tell."""
+    main_waiting: float | None = None
+    """Share of the time in which the accounted thread was ready to run and had no core; none: this kernel does not
+    tell."""
+    idle: float = 0.0
+    """Share of the time in which none of our threads ran, wanted to run, or was stopped."""
+    disk: float = 0.0
+    """What of `idle` the machine waited for a disk in while we moved bytes to or from one."""
+    thrashing: float = 0.0
+    """Share of the time that went into giving memory up under a limit and reading it again."""
     held: float = 0.0
     """Seconds in which the process did not run although nobody else kept it from it: stopped by a signal."""
     watts: Mapping[str, float] = field(default_factory=dict)
@@ -66,10 +75,16 @@ class Facts:
     samples: float = 0.0
     """Trained on, over all ranks."""
     steps: int = 0
+    step_seconds: float = 0.0
+    """Of all steps, with what they waited for."""
     source: str | None = None
     """Where the data come from, for people."""
     unreadable: tuple[str, ...] = ()
     """Energy counters that are there and could not be read, and why."""
+    memory_limit: int = 0
+    """Bytes that its cgroup allowed it, the least of all samples; 0: no limit."""
+    timed: bool | None = None
+    """Whether the job's budget is time, so that its training rate is what counts; none: nobody said."""
 
     def seconds(self, *states: str) -> float:
         return sum(self.ledger.seconds.get(state, 0.0) for state in states)
@@ -88,11 +103,12 @@ def gather(
     work: Work | None = None,
     ranks: Sequence[Ledger] = (),
     source: str | None = None,
+    timed: bool | None = None,
 ) -> Facts:
     """From the events of rank 0: its `ledger` intervals, `resource` samples and `step`s."""
     intervals: list[Mapping[str, Any]] = []
     samples: list[Mapping[str, Any]] = []
-    steps = 0
+    steps, step_seconds = 0, 0.0
     unreadable: tuple[str, ...] = ()
     for event in events:
         if event["kind"] == "ledger":
@@ -103,6 +119,7 @@ def gather(
             samples.append(event)
         elif event["kind"] == "step":
             steps += 1
+            step_seconds += float(event["seconds"])
     cores = int(samples[-1]["cores"]) if samples else max(1, plan.threads * plan.world_size if plan else 1)
     return Facts(
         ledger=ledger,
@@ -115,8 +132,11 @@ def gather(
         work=work,
         samples=float(steps * plan.global_batch_size) if plan else 0.0,
         steps=steps,
+        step_seconds=step_seconds,
         source=source,
         unreadable=unreadable,
+        memory_limit=min((int(sample["memory_limit"]) for sample in samples if "memory_limit" in sample), default=0),
+        timed=timed,
     )
 
 
@@ -151,37 +171,44 @@ def usage_by_state(intervals: Iterable[Mapping[str, Any]], samples: Iterable[Map
     return {state: _average(parts) for state, parts in found.items()}
 
 
+_MOVING = 64e3
+"""Bytes/s of a disk below which a run's own traffic is its bookkeeping."""
+_THRASHING = 1e6
+"""Bytes/s read again under a memory limit, from which on that is more than its first adjustment."""
+
+
 def _usage(sample: Mapping[str, Any], seconds: float, share: float) -> Usage:
     pressure: Mapping[str, float] = sample.get("pressure") or {}
+    cpu, system = float(sample.get("cpu_self", 0.0)), float(sample.get("cpu_system", 0.0))
+    iowait, read = float(sample.get("iowait", 0.0)), float(sample.get("read_bytes_per_second", 0.0))
+    written = float(sample.get("write_bytes_per_second", 0.0))
+    held = _held(sample)
+    idle = max(0.0, 1 - cpu - float(sample.get("cpu_waiting", 0.0)) - held / float(sample["seconds"]))
+    disk = min(idle, max(pressure.get("io", 0.0), iowait)) if read + written > _MOVING else 0.0
+    again = float(sample.get("refaulted_bytes_per_second", 0.0))
+    part = min(1.0, again / max(read, again)) if again > _THRASHING else 0.0
     return Usage(
         seconds=seconds,
-        cpu_self=float(sample.get("cpu_self", 0.0)),
+        cpu_self=cpu,
         cpu_others=float(sample.get("cpu_others", 0.0)),
         steal=float(sample.get("steal", 0.0)),
-        iowait=float(sample.get("iowait", 0.0)),
-        read_rate=float(sample.get("read_bytes_per_second", 0.0)),
-        write_rate=float(sample.get("write_bytes_per_second", 0.0)),
+        iowait=iowait,
+        read_rate=read,
+        write_rate=written,
         cpu_waiting=sample.get("cpu_waiting"),
+        main_waiting=sample.get("main_waiting"),
         io_pressure=pressure.get("io"),
-        held=share * _held(sample),
+        idle=idle,
+        disk=disk,
+        thrashing=part * min(1.0, idle + system),
+        held=share * held,
         watts={name: joules / float(sample["seconds"]) for name, joules in (sample.get("joules") or {}).items()},
     )
 
 
 def _held(sample: Mapping[str, Any]) -> float:
-    """Seconds of a sample in which the process was stopped: the sampler came late, and in that time our threads neither
-    ran nor stood ready. Where the kernel does not count the latter, others must not have had all cores."""
-    seconds, late = float(sample["seconds"]), float(sample.get("late", 0.0))
-    if sample.get("stopped"):
-        return seconds
-    if "cpu_self" not in sample or late < 0.5 or float(sample.get("iowait", 0.0)) > 0.5:
-        return 0.0
-    ours = float(sample["cpu_self"]) * seconds
-    if "cpu_waiting" in sample:
-        ours += float(sample["cpu_waiting"]) * seconds
-    elif float(sample.get("cpu_others", 0.0)) + float(sample.get("steal", 0.0)) > 0.9 * float(sample.get("cores", 1)):
-        return 0.0
-    return max(0.0, min(late, seconds - ours))
+    """Seconds of a sample in which the process, or one of its children, was stopped."""
+    return float(sample["seconds"] if sample.get("stopped") else sample.get("held", 0.0))
 
 
 def _average(parts: Sequence[Usage]) -> Usage:
@@ -205,7 +232,11 @@ def _average(parts: Sequence[Usage]) -> Usage:
         read_rate=mean(part.read_rate for part in parts),
         write_rate=mean(part.write_rate for part in parts),
         cpu_waiting=known([part.cpu_waiting for part in parts]),
+        main_waiting=known([part.main_waiting for part in parts]),
         io_pressure=known([part.io_pressure for part in parts]),
+        idle=mean(part.idle for part in parts),
+        disk=mean(part.disk for part in parts),
+        thrashing=mean(part.thrashing for part in parts),
         held=sum(part.held for part in parts),
         watts=_watts(parts),
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from fullbore.base.units import format_seconds, format_share
 from fullbore.perf.model import compute
@@ -30,6 +31,12 @@ def own_seconds(facts: Facts, state: str) -> float:
     return max(0.0, facts.seconds(state) - lost_to_others(facts, state) - (usage.held if usage else 0.0))
 
 
+def undisturbed(facts: Facts, states: Sequence[str]) -> bool:
+    """Whether these states' time was the program's own but for a tenth of it at most."""
+    seconds, steal = facts.seconds(*states), facts.used(states).steal
+    return sum(own_seconds(facts, state) for state in states) >= 0.9 * seconds and steal < 0.1 * facts.cores
+
+
 @dataclass(frozen=True)
 class Efficiency:
     """What the seconds of forward, backward and optimizer reached of what the machine was measured to do (shares of 1),
@@ -54,6 +61,35 @@ def efficiency(facts: Facts) -> Efficiency | None:
         arithmetic=min(1.0, work.training_flops * facts.samples / seconds / peak),
         bandwidth=min(1.0, moved / seconds / ceilings.memory_bandwidth),
     )
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Model FLOPs utilisation: the FLOPs of forward and backward of what was trained on, as the model needs them at
+    least, over the seconds of all steps with what they waited for, over the peak that was measured of the host."""
+
+    flops_per_second: float
+    peak_flops_per_second: float
+    """Of the number format and the cores in use; what was reached is a ceiling, too."""
+    dtype: str
+    threads: int
+
+    @property
+    def share(self) -> float:
+        return self.flops_per_second / self.peak_flops_per_second
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "share": self.share}
+
+
+def mfu(facts: Facts) -> Reached | None:
+    """None if the work, the ceilings or the steps are not known."""
+    plan, ceilings, work = facts.plan, facts.ceilings, facts.work
+    if plan is None or ceilings is None or work is None or not facts.step_seconds:
+        return None
+    threads = plan.threads * plan.world_size
+    rate = work.training_flops * facts.samples / facts.step_seconds
+    return Reached(rate, max(ceilings.peak(plan.precision, threads), rate), plan.precision, threads)
 
 
 def _compute(facts: Facts, states: Sequence[str]) -> Cause:

@@ -122,6 +122,15 @@ def cadence(
     )
 
 
+def judged_rows(section: TrainSection, steps: int, evaluate_every: int, validation: int) -> int:
+    """Rows of a validation split of so many that training judges: at each evaluation, and all of them at the end."""
+    if not validation:
+        return 0
+    some = min(validation, section.evaluate_samples or validation)
+    during = 1 + (steps - 1) // evaluate_every
+    return during * some + (validation if section.evaluate_samples is not None else 0)
+
+
 def warning(section: TrainSection, seconds: float, costs: Costs) -> str | None:
     """What to say if judging makes a training of `seconds` much longer than its time budget; none if it does not."""
     budget, final = section.budget, costs.final_seconds
@@ -159,8 +168,7 @@ def _counted_steps(section: TrainSection, rows: int, units_per_row: int) -> int:
 
 
 def _checkpoint_every(section: TrainSection, step_seconds: float, costs: Costs) -> tuple[int, tuple[str, _Source]]:
-    """Steps between checkpoints with the reason. Young (1974): the interval sqrt(2 C M) minimises the cost
-    of saving (C seconds) and of losing work (M seconds between failures) together."""
+    """Steps between checkpoints with the reason."""
     asked = section.checkpoint_every
     if isinstance(asked, int):
         return max(1, asked), ("set by the job", "set")
@@ -168,9 +176,15 @@ def _checkpoint_every(section: TrainSection, step_seconds: float, costs: Costs) 
     if asked != "auto":
         return max(1, round(float(asked) / step)), (f"every {format_seconds(float(asked))}", "set")
     cost = max(costs.checkpoint_seconds, 1e-3)
-    seconds = max(math.sqrt(2 * cost * _BETWEEN_FAILURES), cost / _CHECKPOINT_SHARE)
+    seconds = checkpoint_interval(cost)
     reason = f"about every {format_seconds(seconds)}: a checkpoint holds up the steps for {format_seconds(cost)}"
     return max(1, math.ceil(seconds / step)), (reason, "estimated")
+
+
+def checkpoint_interval(cost: float) -> float:
+    """Seconds between checkpoints that hold up the steps for `cost` seconds each. Young (1974): sqrt(2 C M) minimises
+    the cost of saving (C seconds) and of losing work (M seconds between failures) together."""
+    return max(math.sqrt(2 * cost * _BETWEEN_FAILURES), cost / _CHECKPOINT_SHARE)
 
 
 def _evaluate_choice(asked: object, every: int, steps: int, cost: float, step_seconds: float) -> Choice:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from fullbore.base.units import format_seconds, format_share
-from fullbore.perf.plan.advise import Advice, ranked
+from fullbore.perf.plan.advise import Advice, ranked, told_of_run
 from fullbore.perf.plan.cause import COMPUTE, Cause, Limit
 from fullbore.perf.plan.facts import TRAINING, Facts
 from fullbore.perf.plan.inside import efficiency, inside
@@ -18,6 +19,7 @@ _OUTSIDE = 0.15
 """Share of a phase from which on what comes from outside is named before what the program does itself: the program's
 own work is what the time is for."""
 
+_SETTING = re.compile(r"--set (train|compress|model)\.")
 PHASES: dict[str, tuple[State, ...]] = {
     "Starting": (State.START,),
     "Planning": (State.PROBE,),
@@ -53,33 +55,56 @@ class Verdict:
         return asdict(self)
 
 
-def verdict(facts: Facts) -> Verdict:
+def verdict(facts: Facts, what_ifs: Sequence[Advice] = ()) -> Verdict:
     """Name what limited the phase that took most of the run: what came from outside if it cost much, else the largest
-    of what the program did itself. Whatever ended the run, its ledger is enough for an answer."""
+    of what the program did itself. Whatever ended the run, its ledger is enough for an answer.
+
+    `what_ifs`: settings whose change is predicted for this run; they stand for what is advised of settings in general.
+    """
     wall = facts.ledger.wall
     if not wall:
         return Verdict(Limit.NOTHING, "Nothing was recorded.", 0.0, (), ())
     phase = max(PHASES, key=lambda name: facts.seconds(*PHASES[name]))
     states = PHASES[phase]
     seconds = facts.seconds(*states)
-    foreign, own = outside(facts, states), inside(facts, states)
-    whole = [cause for cause in outside(facts, tuple(State)) if cause.seconds >= _OUTSIDE * wall]
+    foreign, own, whole = outside(facts, states), inside(facts, states), outside(facts, tuple(State))
+    cost = {cause.limit: cause.seconds for cause in whole}
     strong = [cause for cause in foreign if cause.seconds >= _OUTSIDE * seconds]
-    if strong or not whole:
-        cause = max(strong or own or foreign, key=lambda cause: cause.seconds)
-        told = f"{phase}, {format_share(seconds / wall)} of the run, was limited by {cause.because}"
-    else:
-        cause = max(whole, key=lambda cause: cause.seconds)
+    strong += [cause for cause in whole if cause.seconds >= _OUTSIDE * wall]
+    cause = max(strong or own or foreign, key=lambda cause: cost.get(cause.limit, cause.seconds))
+    if strong and cause not in foreign:
         told = f"The run was limited by {cause.because}"
-    rest = sorted((c for c in [*own, *foreign] if c.limit != cause.limit), key=lambda cause: -cause.seconds)
+    else:
+        told = f"{phase}, {format_share(seconds / wall)} of the run, was limited by {cause.because}"
+    found = {each.limit: each for each in (*whole, *foreign, *own)}
+    rest = sorted((c for c in found.values() if c.limit != cause.limit), key=lambda cause: -cause.seconds)
     return Verdict(
         limit=cause.limit,
         sentence=f"{told}.",
         share=min(1.0, cause.seconds / wall),
         evidence=(*cause.evidence, *_next(rest, seconds), *_busiest(facts)),
-        advice=ranked(item for each in [cause, *rest] if each.seconds > 0.03 * seconds for item in each.advice),
+        advice=ranked([*_advised(facts, phase, [cause, *rest], whole, what_ifs), *what_ifs]),
         utilisation=utilisation(facts),
     )
+
+
+def _advised(
+    facts: Facts, phase: str, causes: Sequence[Cause], whole: Sequence[Cause], what_ifs: Sequence[Advice]
+) -> Iterator[Advice]:
+    """What follows from the causes, told of what the job is judged by if that is known. The gains of `whole` are of the
+    run, all others of the phase."""
+    seconds, training = facts.seconds(*PHASES[phase]), facts.seconds(*TRAINING)
+    rated = facts.timed and phase == "Training" and facts.work is not None and training > 0
+    rate = facts.samples * facts.work.units_per_sample / training if rated and facts.work is not None else None
+    unit = f"{facts.work.units}/s" if facts.work is not None else ""
+    wall = facts.ledger.wall
+    for cause in (cause for cause in causes if cause.seconds > 0.03 * seconds):
+        of_run = any(cause is other for other in whole)
+        for item in cause.advice:
+            if what_ifs and _SETTING.match(item.set):
+                continue
+            told = told_of_run(item, wall if of_run else seconds, wall, None if of_run else rate, unit)
+            yield item if facts.timed is None else told
 
 
 def _next(rest: Sequence[Cause], seconds: float) -> list[str]:

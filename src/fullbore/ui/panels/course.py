@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fullbore.base.colours import FAMILY
-from fullbore.base.units import format_bytes, format_joules
+from fullbore.base.units import format_bytes, format_joules, format_seconds, plural
 from fullbore.ui import charts
 from fullbore.ui.charts import Layer, Line, Mark, Part
 from fullbore.ui.markup import LOWER_IS_BETTER, baselines, colour, percent, quality, said, table
 from fullbore.ui.reading import listing, mapping, number
+from fullbore.ui.roofline import picture
 from fullbore.ui.series import Series
 from fullbore.ui.view import Timeline, View
 
@@ -182,7 +183,36 @@ def throughput(view: View) -> str:
             "Waiting for data", [line], unit="share of the time", x=charts.time_scale(view.seconds), x_unit="wall time",
             x_format="clock", y_format="share", include=(0.0, 0.01),
         )  # fmt: skip
-    return f'<div class="pair">{drawn}</div>{_thinned(rate, "steps")}'
+    return f'<div class="pair">{drawn}</div>{_steadiness(view)}{_thinned(rate, "steps")}'
+
+
+def _steadiness(view: View) -> str:
+    """Warm-up set apart, and what slow steps lost."""
+    found = view.steady
+    p50, p99 = number(found.get("median")), number(found.get("p99"))
+    if not p50 or p99 is None:
+        return ""
+    warm, slow = int(number(found.get("warm_up")) or 0), int(number(found.get("slow")) or 0)
+    told = [f"Steady steps take {format_seconds(p50)}; one in a hundred {format_seconds(p99)} or more"]
+    if warm:
+        beyond = format_seconds(number(found.get("warm_up_seconds")) or 0.0)
+        told.append(f"{plural(warm, 'step')} warmed up first and took {beyond} more than as many steady ones")
+    if slow:
+        lost = ", ".join(said(state, 40) for state in list(mapping(found.get("lost_in")))[:3])
+        share = percent(number(found.get("share")) or 0.0, 1)
+        told.append(f"{plural(slow, 'slow step')} lost {share} of the time" + (f", in {lost}" if lost else ""))
+    return f'<p class="note">{". ".join(told)}.</p>'
+
+
+def roofline(view: View) -> str:
+    """The run's operations under the roofs that were measured of its machine."""
+    if not listing(view.roofline.get("points")):
+        return ""
+    drawing = picture(view.roofline, view.name)
+    text = (
+        "Forward and backward are divided among their operations as the roofs would; the optimizer is measured alone."
+    )
+    return f'<div class="roofline">{drawing}</div><p class="note">{text}</p>'
 
 
 def resources(view: View) -> str:

@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fullbore.base.units import format_bytes, format_count, format_seconds
+from fullbore.base.units import format_bytes, format_count, format_flops, format_seconds
 from fullbore.ui import charts
 from fullbore.ui.charts import Point
-from fullbore.ui.markup import flops, percent, quality, said, table
+from fullbore.ui.markup import colour, percent, quality, said, table
 from fullbore.ui.reading import listing, mapping, number, numbers
 from fullbore.ui.view import Provenance, View
 
 _JOB_TEXT = 40_000
+_LINE = "line."
 _FIGURES = {
     "step_seconds": "one step",
     "train_seconds": "training",
@@ -31,8 +32,46 @@ def predicted(view: View) -> str:
     pairs = mapping(view.result.get("predicted")) or {
         key: {"predicted": mapping(item).get("value"), "unit": mapping(item).get("unit")} for key, item in plan.items()
     }
-    rows = [_compared(key, mapping(item), mapping(plan.get(key))) for key, item in list(pairs.items())[:40]]
-    return table(("figure", "#predicted", "#measured", "#off by", "−100 % … +100 %"), rows, "predicted") if rows else ""
+    figures = {key: mapping(item) for key, item in list(pairs.items())[:80] if not key.startswith(_LINE)}
+    rows = [_compared(key, item, mapping(plan.get(key))) for key, item in figures.items()]
+    head = ("figure", "#predicted", "#measured", "#off by", "−100 % … +100 %")
+    return (table(head, rows, "predicted") if rows else "") + _lines(view, pairs)
+
+
+def _lines(view: View, pairs: Mapping[str, Any]) -> str:
+    """The predicted ledger beside the measured one, the largest residual first."""
+    found = []
+    for key, item in list(pairs.items())[:80]:
+        if key.startswith(_LINE):
+            state, guess = key.removeprefix(_LINE), number(mapping(item).get("predicted")) or 0.0
+            fact = number(mapping(item).get("measured"))
+            fact = view.ledger.seconds.get(state, 0.0) if fact is None else fact
+            found.append((state, guess, fact, number(mapping(item).get("error"))))
+    if not found:
+        return ""
+    found.sort(key=lambda line: -abs(line[2] - line[1]))
+    longest = max(max(guess, fact) for _, guess, fact, _ in found) or 1.0
+    rows = [
+        (
+            f'<i class="box" style="background:{colour(state)}"></i>{said(state, 60)}',
+            (format_seconds(guess) if guess else "–")
+            + (f' <span class="quiet">± {percent(error)}</span>' if error else ""),
+            format_seconds(fact),
+            f"{fact - guess:+.2f} s".replace("-", "−"),
+            _pair(guess / longest, fact / longest, colour(state)),
+        )
+        for state, guess, fact, error in found
+    ]
+    head = ("line of the ledger", "#predicted", "#measured", "#residual", "predicted (thin), measured (thick)")
+    return f"<h3>By line, the largest residual first</h3>{table(head, rows, 'predicted')}"
+
+
+def _pair(guess: float, fact: float, ink: str) -> str:
+    """Two bars, one under the other."""
+    return (
+        f'<span class="both"><i class="thin" style="width:{guess:.1%}"></i>'
+        f'<i style="width:{fact:.1%};background:{ink}"></i></span>'
+    )
 
 
 def _compared(key: str, item: Mapping[str, Any], planned: Mapping[str, Any]) -> tuple[str, ...]:
@@ -242,7 +281,7 @@ def _ceilings(found: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         for name, by_threads in mapping(found.get("matmul_flops")).items()
     }
     if rates:
-        yield "measured matrix product", ", ".join(f"{name} {flops(rate)}" for name, rate in rates.items())
+        yield "measured matrix product", ", ".join(f"{name} {format_flops(rate)}" for name, rate in rates.items())
     for name in ("memory_bandwidth", "disk_write", "disk_read"):
         if (rate := number(found.get(name))) is not None:
             yield f"measured {name.replace('_', ' ')}", f"{format_bytes(rate)}/s"

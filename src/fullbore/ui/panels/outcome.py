@@ -8,9 +8,9 @@ from math import log
 from typing import Any
 
 from fullbore.base.colours import FAMILY
-from fullbore.base.units import format_count, format_seconds
+from fullbore.base.units import format_count, format_flops, format_seconds
 from fullbore.ui import charts
-from fullbore.ui.markup import baselines, colour, flops, percent, quality, said
+from fullbore.ui.markup import baselines, colour, percent, quality, said
 from fullbore.ui.reading import Stage, listing, mapping, number
 from fullbore.ui.series import Series
 from fullbore.ui.view import View
@@ -92,7 +92,7 @@ def _rate(view: View) -> tuple[str, str, str] | None:
 def _utilisation(view: View) -> tuple[str, str, str] | None:
     mfu = number(view.result.get("mfu"))
     ceiling, precision = number(view.result.get("peak_flops_per_second")), said(view.plan.get("precision") or "", 8)
-    peak = f"of {flops(ceiling)} measured" if ceiling else "of the measured peak"
+    peak = f"of {format_flops(ceiling)} measured" if ceiling else "of the measured peak"
     return (percent(mfu, 1), f"MFU {precision}".strip(), peak) if mfu is not None else None
 
 

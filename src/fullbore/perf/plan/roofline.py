@@ -1,0 +1,126 @@
+"""A run's operations under the roofs that were measured of its machine (Williams, Waterman, Patterson, 2009).
+
+A roof is min(peak, bandwidth * intensity); intensity is FLOP a byte. FLOPs and bytes are those of the model's
+operations, forward and backward. What each class of them took is measured together only, as forward and backward: it is
+divided among them as the roofs would, so each stands below its roof by as much as all of them do. The update is
+measured by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fullbore.perf.plan.facts import Facts
+from fullbore.record.ledger import State
+from fullbore.spec.hardware import Ceilings
+from fullbore.spec.plan import Plan
+from fullbore.spec.work import Operation
+
+_CLASSES: Mapping[str, str] = {
+    "matmul": "products", "attention": "attention", "convolution": "convolutions", "elementwise": "elementwise",
+    "reduction": "elementwise", "gather": "elementwise",
+}  # fmt: skip
+_LAUNCH_SECONDS = 10e-6
+"""What a call costs at least."""
+_WIDE = 4.0
+"""Bytes of an element outside the products."""
+_ELEMENT_FLOP = 0.25
+"""FLOP of each element that an operation on elements reads or writes: one of about four passes computes."""
+_UPDATE = {"flop": 12.0, "bytes": 28.0}
+"""Of a parameter, in one update: AdamW reads weight, gradient and both moments, and writes all but the gradient."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A class of operations. `flops` and `bytes` are of the whole run so far."""
+
+    name: str
+    flops: float
+    bytes: float
+    seconds: float
+    share: float
+    """Of forward, backward and optimizer."""
+    roof: float
+    """FLOP/s that its intensity allows."""
+    measured: bool
+    """Its seconds were measured by themselves."""
+
+    @property
+    def intensity(self) -> float:
+        return self.flops / self.bytes
+
+    @property
+    def rate(self) -> float:
+        return self.flops / self.seconds
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "intensity": self.intensity, "rate": self.rate}
+
+
+def of_run(facts: Facts) -> dict[str, Any] | None:
+    """The roofs (`peaks`: FLOP/s by name, `bandwidth`: bytes/s) and the points of a run; none if it did not train, or
+    its work or ceilings are not known."""
+    plan, ceilings, work = facts.plan, facts.ceilings, facts.work
+    computing = facts.seconds(State.FORWARD, State.BACKWARD)
+    if plan is None or ceilings is None or work is None or not facts.samples or not computing:
+        return None
+    groups: dict[str, list[Operation]] = {}
+    for operation in work.operations:
+        groups.setdefault(_CLASSES[operation.kind], []).append(operation)
+    calls = facts.samples / plan.micro_batch_size
+    plain = {name: _sums(operations, ceilings, plan) for name, operations in groups.items()}
+    whole = sum(seconds for _, _, seconds in plain.values())
+    updating = facts.seconds(State.OPTIMIZER)
+    points = [
+        _point(name, 3 * calls * flops, 3 * calls * moved, computing * seconds / whole, ceilings, plan)
+        for name, (flops, moved, seconds) in plain.items()
+        if flops and moved and seconds
+    ]
+    if updating:
+        updates = float(facts.steps * plan.world_size * work.parameters)
+        flops, moved = (updates * _UPDATE[key] for key in ("flop", "bytes"))
+        points.append(_point("optimizer", flops, moved, updating, ceilings, plan, dtype="fp32"))
+    everything = computing + updating
+    told = [Point(**{**asdict(point), "share": point.seconds / everything}) for point in points]
+    threads = plan.threads * plan.world_size
+    return {
+        "peaks": {dtype: ceilings.peak(dtype, threads) for dtype in ("fp32", "bf16") if dtype in ceilings.matmul_flops},
+        "used": plan.precision,
+        "bandwidth": ceilings.memory_bandwidth,
+        "threads": threads,
+        "points": [point.to_json() for point in sorted(told, key=lambda point: -point.seconds)],
+    }
+
+
+def _sums(operations: list[Operation], ceilings: Ceilings, plan: Plan) -> tuple[float, float, float]:
+    """FLOP, bytes and seconds under the roofs of the forward pass of one micro-batch."""
+    flops = moved = seconds = 0.0
+    threads = plan.threads * plan.world_size
+    for operation in operations:
+        product = operation.kind in ("matmul", "attention", "convolution")
+        size = 2.0 if product and plan.precision == "bf16" else _WIDE
+        work = operation.flops if product else _ELEMENT_FLOP * operation.elements
+        one, passed = work * plan.micro_batch_size, _bytes(operation, plan.micro_batch_size, size)
+        peak = ceilings.rate(operation.kind, plan.precision, threads) if product else ceilings.peak("fp32", threads)
+        flops += operation.count * one
+        moved += operation.count * passed
+        seconds += operation.count * max(one / peak, passed / ceilings.memory_bandwidth, _LAUNCH_SECONDS)
+    return flops, moved, seconds
+
+
+def _bytes(operation: Operation, samples: int, size: float) -> float:
+    """Weights are read once, whatever the batch."""
+    if operation.kind == "matmul" and len(operation.shape) == 3:
+        rows, columns, inner = operation.shape
+        return size * (samples * rows * (inner + columns) + inner * columns)
+    return size * samples * operation.elements
+
+
+def _point(
+    name: str, flops: float, moved: float, seconds: float, ceilings: Ceilings, plan: Plan, dtype: str | None = None
+) -> Point:
+    used = dtype or ("fp32" if name == "elementwise" else plan.precision)
+    roof = min(ceilings.peak(used, plan.threads * plan.world_size), ceilings.memory_bandwidth * flops / moved)
+    return Point(name, flops, moved, seconds, 0.0, roof, measured=name == "optimizer")
