@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fullbore.perf.measure import proc
-from fullbore.perf.measure.counters import Counters, reading, sample
+from fullbore.perf.measure.counters import Beat, Counters, held, reading, sample
 from fullbore.record.read import events
 from fullbore.record.sink import Sink
 from fullbore.record.span import Recorder
@@ -122,3 +122,88 @@ def test_a_machine_without_proc_gives_less(monkeypatch: pytest.MonkeyPatch) -> N
     found = measured(0.01)
     assert set(found) == {"seconds", "late", "cores"}
     assert proc.core_count() >= 1 and proc.memory_available() == 0
+
+
+NONE = proc.ThreadTimes(0.0, 0.0)
+
+
+def after(seconds: float, *, ran: float = 0.0, ready: float = 0.0, cpu: float = 0.0, **disk: float) -> float:
+    """Seconds that count as stopped, of so many between two beats."""
+    values = {"from_disk": 0, "stalled": 0.0, **disk}
+    later = Beat(seconds, proc.ThreadTimes(ran, ready), cpu, int(values["from_disk"]), values["stalled"])
+    return held(Beat(0.0, NONE, 0.0, 0, 0.0), later, cores=2)
+
+
+def test_only_what_neither_ran_nor_stood_ready_nor_waited_for_a_disk_was_stopped() -> None:
+    assert after(0.12) == 0, "in time"
+    assert after(4.1) == pytest.approx(4)
+    assert after(4.1, ran=0.1, cpu=0.2) == pytest.approx(4), "both threads ran until it was stopped"
+    assert after(4.1, ran=0.3, ready=3.8) == 0, "without a core"
+    assert after(4.1, cpu=4.0) == pytest.approx(0.2, abs=0.21), "another thread kept the interpreter"
+    assert after(4.1, from_disk=10**6, stalled=3.9) == pytest.approx(0.1)
+    assert after(4.1, stalled=3.9) == pytest.approx(4), "others waited for the disk"
+
+
+def test_a_stop_is_timed_though_others_keep_the_disk_busy(tmp_path: Path) -> None:
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom fullbore.record.sink import Sink\n"
+        "from fullbore.record.span import Recorder\nfrom fullbore.perf.measure.counters import Counters\n"
+        "recorder = Recorder(Sink(Path(sys.argv[1])))\n"
+        "with Counters(recorder):\n    print('ready', flush=True)\n    sys.stdin.read()\nrecorder.close()\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "events.jsonl")]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    time.sleep(0.3)
+    process.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    while time.monotonic() - began < 1.5:
+        with open(tmp_path / "file", "wb") as file:
+            file.write(os.urandom(2**20))
+            os.fsync(file.fileno())
+    process.send_signal(signal.SIGCONT)
+    stopped = time.monotonic() - began
+    process.communicate("", timeout=20)
+    seen = sum(event["held"] for event in events(tmp_path / "events.jsonl", "resource"))
+    assert stopped - 0.3 <= seen <= stopped + 0.3
+
+
+def test_samples_from_before_there_was_a_place_for_them(tmp_path: Path) -> None:
+    with Counters(interval=0.1) as counters:
+        time.sleep(0.25)
+        recorder = Recorder(Sink(tmp_path / "events.jsonl"))
+        counters.attach(recorder)
+        counters.settle()
+    recorder.close()
+    found = list(events(tmp_path / "events.jsonl"))
+    assert found[0]["kind"] == "energy" and [event["kind"] for event in found].count("resource") >= 2
+    ends = [event["t"] for event in found if event["kind"] == "resource"]
+    assert ends == sorted(ends) and sum(event["seconds"] for event in found if event["kind"] == "resource") > 0.2
+    assert recorder.ledger().busy["recording"] > 0
+
+
+def test_a_cgroups_limit_counts_wherever_the_process_lies(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {
+        "/proc/meminfo": "MemTotal: 4000000 kB\nMemAvailable: 3000000 kB\n",
+        "/proc/self/cgroup": "5:memory,hugetlb:/a/b\n0::/x/y\n",
+        "/sys/fs/cgroup/memory/a/b/memory.limit_in_bytes": "9223372036854771712",
+        "/sys/fs/cgroup/memory/a/memory.limit_in_bytes": "1000000000",
+        "/sys/fs/cgroup/memory/a/memory.usage_in_bytes": "700000000",
+        "/sys/fs/cgroup/memory/a/memory.stat": "total_inactive_file 100000000\ntotal_workingset_refault_file 3\n",
+        "/sys/fs/cgroup/memory/a/memory.failcnt": "12",
+        "/sys/fs/cgroup/memory/a/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2",
+    }
+    monkeypatch.setattr(proc, "read", lambda path: files.get(path, ""))
+    page = os.sysconf("SC_PAGE_SIZE")
+    assert proc.memory_total() == 10**9 and proc.memory_available() == 4 * 10**8
+    assert proc.memory_limit() == proc.MemoryLimit(10**9, 12, 3 * page, 2)
+    second = {
+        **{"/proc/meminfo": files["/proc/meminfo"], "/proc/self/cgroup": "0::/x/y\n"},
+        "/sys/fs/cgroup/x/y/memory.max": "500000000",
+        "/sys/fs/cgroup/x/y/memory.current": "450000000",
+        "/sys/fs/cgroup/x/y/memory.stat": "inactive_file 0\nworkingset_refault_file 5\n",
+        "/sys/fs/cgroup/x/y/memory.events": "low 0\nhigh 1\nmax 7\noom 1\noom_kill 1\n",
+    }
+    monkeypatch.setattr(proc, "read", lambda path: second.get(path, ""))
+    assert proc.memory_available() == 5 * 10**7
+    assert proc.memory_limit() == proc.MemoryLimit(5 * 10**8, 7, 5 * page, 1)

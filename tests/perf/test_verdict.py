@@ -151,12 +151,41 @@ def test_the_host_and_a_stopped_process() -> None:
 
 
 def test_a_disk_in_preparation_and_in_checkpoints() -> None:
-    slow = Usage(90, cpu_self=0.1, io_pressure=0.8, read_rate=2e6, cpu_waiting=0.0)
+    slow = Usage(90, cpu_self=0.1, io_pressure=0.8, read_rate=2e6, cpu_waiting=0.0, idle=0.9, disk=0.8)
     found = judge({"start": 2, "read": 90, "pack": 5}, usage={"read": slow}, plan=None, steps=0)
     assert found.limit == "a slow disk" and "read" in found.sentence and "2 MB/s read" in " ".join(found.evidence)
-    saving = Usage(500, cpu_self=0.05, write_rate=1e6, cpu_waiting=0.0)
+    saving = Usage(500, cpu_self=0.05, write_rate=1e6, cpu_waiting=0.0, idle=0.95)
     found = judge({**TRAIN, "checkpoint": 500}, usage={"checkpoint": saving})
     assert found.limit == "a slow disk" and "waited for in checkpoint" in found.sentence
+
+
+def test_a_cold_cache_and_a_memory_limit_from_what_no_state_of_the_data_waits_for() -> None:
+    cold = {"start": Usage(9, cpu_self=0.3, read_rate=50e6, cpu_waiting=0.0, idle=0.7, disk=0.6)}
+    found = judge({**TRAIN, "start": 600.0}, usage=cold)
+    assert found.limit == "a cold cache" and "mostly in start" in found.sentence
+    assert found.share == pytest.approx(0.6 * 600 / 1572) and "30 GB read from the disk" in found.evidence[0]
+    thrashing = {"forward": Usage(300, cpu_self=0.6, read_rate=9e8, idle=0.4, disk=0.4, thrashing=0.9)}
+    found = judge(TRAIN, usage=thrashing, memory_limit=2 * 10**8)
+    assert found.limit == "a memory limit" and "200 MB" in found.sentence
+    assert found.share == pytest.approx(0.9 * 300 / 975)
+
+
+def test_of_several_that_disturb_the_dearest_of_the_whole_run_is_named() -> None:
+    """Though it fell into another phase than the longest."""
+    read = {"read": Usage(500, cpu_self=0.1, cpu_waiting=0.0, idle=0.9)}
+    held = {"backward": Usage(600, cpu_self=1.0, cpu_waiting=0.0, held=300)}
+    found = judge({**TRAIN, "read": 500.0}, usage={**read, **held}, source="far away")
+    assert found.limit == "a slow source" and found.sentence.startswith("The run was limited by far away")
+    less = {"backward": Usage(600, cpu_self=1.0, cpu_waiting=0.0, held=460)}
+    assert judge({**TRAIN, "read": 500.0}, usage={**read, **less}).limit == "a stopped process"
+
+
+def test_what_another_thread_of_ours_waits_for_is_not_lost_to_the_accounted_one() -> None:
+    beside = Usage(900, cpu_self=1.0, cpu_others=1.0, cpu_waiting=0.9, main_waiting=0.01)
+    one_thread = replace(PLAN, threads=1)
+    given = {"forward": beside, "backward": beside}
+    assert judge(TRAIN, plan=one_thread, usage=given).limit == "model compute"
+    assert judge(TRAIN, usage=given).limit == "a neighbour", "two threads compute together"
 
 
 def test_jobs_without_training() -> None:
@@ -239,7 +268,7 @@ def test_samples_are_laid_over_the_states_they_fell_into() -> None:
     samples = [
         {"t": 5.0, "seconds": 5.0, "cores": 2, "cpu_self": 1.0, "pressure": {"io": 0.5}},
         {"t": 15.0, "seconds": 10.0, "cores": 2, "cpu_self": 2.0, "pressure": {"io": 0.0}},
-        {"t": 25.0, "seconds": 10.0, "late": 9.0, "cores": 2, "cpu_self": 0.1, "cpu_others": 0.0},
+        {"t": 25.0, "seconds": 10.0, "held": 9.0, "cores": 2, "cpu_self": 0.1, "cpu_others": 0.0},
     ]
     found = usage_by_state(intervals, samples)
     assert found["read"].seconds == pytest.approx(10) and found["read"].cpu_self == pytest.approx(1.5)
@@ -249,16 +278,22 @@ def test_samples_are_laid_over_the_states_they_fell_into() -> None:
     assert found["forward"].held == pytest.approx(9.0 / 4)
 
 
-def test_a_starved_process_was_not_stopped() -> None:
+def test_a_stopped_child_holds_the_run() -> None:
     intervals = [{"kind": "ledger", "begin": 0.0, "end": 10.0, "seconds": {"forward": 10.0}}]
-    sample = {"t": 10.0, "seconds": 10.0, "late": 9.0, "cores": 2, "cpu_self": 0.1, "cpu_others": 1.9}
-    assert usage_by_state(intervals, [sample])["forward"].held == 0
-    ready = {**sample, "cpu_others": 0.5, "cpu_waiting": 0.9}
-    assert usage_by_state(intervals, [ready])["forward"].held == 0
-    disk = {**sample, "cpu_others": 0.0, "iowait": 0.9}
-    assert usage_by_state(intervals, [disk])["forward"].held == 0
-    child = {**sample, "late": 0.0, "seconds": 10.0, "stopped": 1}
-    assert usage_by_state(intervals, [child])["forward"].held == 10
+    sample = {"t": 10.0, "seconds": 10.0, "cores": 2, "cpu_self": 0.1, "stopped": 1}
+    assert usage_by_state(intervals, [sample])["forward"].held == 10
+
+
+def test_a_disk_is_waited_for_and_memory_thrashes_sample_by_sample() -> None:
+    intervals = [{"kind": "ledger", "begin": 0.0, "end": 10.0, "seconds": {"start": 10.0}}]
+    idle = {"cores": 2, "seconds": 5.0, "cpu_self": 0.2, "cpu_waiting": 0.0, "read_bytes_per_second": 5e7}
+    cold = {**idle, "t": 5.0, "pressure": {"io": 0.6}}
+    again = {**idle, "t": 10.0, "iowait": 0.5, "cpu_system": 0.1, "refaulted_bytes_per_second": 5e7}
+    found = usage_by_state(intervals, [cold, again])["start"]
+    assert found.idle == pytest.approx(0.8) and found.disk == pytest.approx((0.6 + 0.5) / 2)
+    assert found.thrashing == pytest.approx((0.0 + 0.9) / 2)
+    still = {**cold, "read_bytes_per_second": 0.0}
+    assert usage_by_state(intervals, [still])["start"].disk == 0, "others waited for the disk"
 
 
 def test_what_is_done_once_is_not_advised_to_be_done_less_often() -> None:

@@ -24,6 +24,8 @@ class Sink:
 
     def __init__(self, path: Path, capacity: int = 65536) -> None:
         self.dropped = 0
+        self.cpu_seconds = 0.0
+        """Used by the thread that writes, until now."""
         self._queue: queue.Queue[Any] = queue.Queue(capacity)
         self._hurry = threading.Event()
         self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
@@ -85,6 +87,7 @@ class Sink:
             self.dropped += lost
             if self.dropped and closing:
                 self._write([{"kind": "dropped", "t": time.time(), "count": self.dropped}])
+            self.cpu_seconds = time.thread_time()
             for item in batch:
                 if isinstance(item, threading.Event):
                     item.set()
@@ -106,6 +109,7 @@ class NoSink:
     """Where events go when nobody keeps them."""
 
     dropped = 0
+    cpu_seconds = 0.0
 
     def put(self, event: dict[str, Any]) -> None:
         pass

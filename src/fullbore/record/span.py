@@ -16,6 +16,8 @@ from typing import Any
 from fullbore.record.ledger import Ledger, State
 from fullbore.record.sink import NoSink, Sink
 
+RECORDING = "recording"
+"""The name under which the CPU seconds of the threads that record are `busy`."""
 _LEDGER_SECONDS = 0.5
 _LEDGER_EVENTS = 1000
 
@@ -71,6 +73,7 @@ class Recorder:
         self._flushed_at = self._since
         self._current = State.START
         self._busy: dict[str, float] = {}
+        self._sink_seconds = 0.0
         self._children = Ledger({})
         self._busy_lock = threading.Lock()
         self._switch(State.OTHER)
@@ -89,6 +92,8 @@ class Recorder:
     def _flush(self, now: float) -> None:
         delta = {s: t - self._flushed[s] for s, t in self._totals.items() if t > self._flushed[s]}
         begin, self._flushed_at = self._flushed_at, now
+        written, self._sink_seconds = self._sink_seconds, self._sink.cpu_seconds
+        self.busy(RECORDING, self._sink_seconds - written)
         self._flushed = dict(self._totals)
         self.event("ledger", begin=begin + self._epoch_offset, end=now + self._epoch_offset, seconds=delta)
 

@@ -1,6 +1,6 @@
 """IDX (http://yann.lecun.com/exdb/mnist), .gz too: pairs of …images-idx3-ubyte and …labels-idx1-ubyte.
 
-Of the MNIST convention's four files the t10k pair is the test split.
+Of the MNIST convention's four files the t10k pair is the test split. It is read last, so that a limit cuts it first.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ def samples(store: Store, entries: list[Entry], section: DataSection, tally: Tal
                 f"{store.url}: {len(pixels)} images in {images.path}, {len(classes)} labels in {labels.path}"
             )
         channels = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
-        name = PurePosixPath(images.path).name
-        split = "test" if name.startswith(("t10k", "test")) else None
+        split = "test" if _for_testing(images) else None
         for row, (image, label) in enumerate(zip(channels, classes.tolist(), strict=True), 1):
             tally.done = before + held * row // len(classes)
             yield Sample(
@@ -55,7 +54,12 @@ def _pairs(store: Store, entries: list[Entry]) -> list[tuple[Entry, Entry]]:
         other = "labels" if what == "images" else "images"
         if (prefix, other) not in found:
             raise InputError(f"{store.url}: {found[prefix, what].path} without its {other} file")
-    return [(entry, found[prefix, "labels"]) for (prefix, what), entry in found.items() if what == "images"]
+    pairs = [(entry, found[prefix, "labels"]) for (prefix, what), entry in found.items() if what == "images"]
+    return sorted(pairs, key=lambda pair: _for_testing(pair[0]))
+
+
+def _for_testing(images: Entry) -> bool:
+    return PurePosixPath(images.path).name.startswith(("t10k", "test"))
 
 
 def _read(store: Store, entry: Entry, dimensions: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -12,7 +13,7 @@ from typing import Any
 
 from fullbore.perf.measure import proc
 from fullbore.perf.measure.energy import Meter
-from fullbore.record.span import Recorder
+from fullbore.record.span import RECORDING, Recorder
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,24 @@ class Reading:
     machine: proc.MachineTimes | None
     tree: proc.TreeTimes | None
     pressure: dict[str, float]
+    thread: proc.ThreadTimes | None = None
+    """Of the thread whose time is accounted for."""
+    limit: proc.MemoryLimit | None = None
     joules: Mapping[str, float] = field(default_factory=dict)
     """By energy counter."""
 
 
-def reading(tree: proc.Tree, meter: Meter | None = None) -> Reading:
-    machine = proc.machine_times(proc.allowed_cores())
-    joules = meter.joules() if meter is not None else {}
-    return Reading(time.perf_counter(), machine, tree.times(), proc.pressure(), joules)
+def reading(tree: proc.Tree, meter: Meter | None = None, thread: int = 0) -> Reading:
+    """`thread`: native id of the thread whose time is accounted for."""
+    return Reading(
+        time.perf_counter(),
+        proc.machine_times(proc.allowed_cores()),
+        tree.times(),
+        proc.pressure(),
+        proc.thread_times(thread),
+        proc.memory_limit(),
+        meter.joules() if meter is not None else {},
+    )
 
 
 def sample(before: Reading, after: Reading, interval: float, cores: int) -> dict[str, Any]:
@@ -39,11 +50,16 @@ def sample(before: Reading, after: Reading, interval: float, cores: int) -> dict
     seconds: length of the sample
     late: seconds by which it exceeds the `interval` asked for (a stopped or starved process cannot sample itself)
     cpu_self, cpu_others, steal, iowait, cpu_available: cores; cpu_available is what the others left to this tree
+    cpu_system: what of cpu_self the kernel used
     cpu_waiting: threads of this tree that were ready to run and had no core
+    main_cpu, main_waiting: the same of the one thread whose time is accounted for
     rss, memory_available: bytes
     read_bytes_per_second, write_bytes_per_second, major_faults_per_second
     stopped: processes of the tree held by a signal; stopped_ranks: which ranks of a data-parallel run they are
     pressure: share of the time in which some task of the machine stalled for cpu, io, memory
+    memory_limit: bytes, of the cgroup, if it has one
+    reclaims_per_second, refaulted_bytes_per_second: what that limit did: pages given up, and read again soon after
+    held: seconds in which the process was stopped (added by `Counters`)
     joules: by energy counter
     """
     seconds = max(after.clock - before.clock, 1e-9)
@@ -54,6 +70,7 @@ def sample(before: Reading, after: Reading, interval: float, cores: int) -> dict
         used = max(0.0, two.cpu - one.cpu) / seconds
         found |= {
             "cpu_self": used,
+            "cpu_system": max(0.0, two.system - one.system) / seconds,
             **({} if None in (one.waiting, two.waiting) else {"cpu_waiting": _grown(one, two) / seconds}),
             "rss": two.rss,
             "read_bytes_per_second": max(0, two.read_bytes - one.read_bytes) / seconds,
@@ -62,6 +79,9 @@ def sample(before: Reading, after: Reading, interval: float, cores: int) -> dict
             "stopped": len(two.stopped),
             "stopped_ranks": [rank for pid in two.stopped if (rank := proc.rank(pid)) is not None],
         }
+    if before.thread and after.thread:
+        found["main_cpu"] = (after.thread.ran - before.thread.ran) / seconds
+        found["main_waiting"] = (after.thread.stood_ready - before.thread.stood_ready) / seconds
     if before.machine and after.machine:
         others = max(0.0, (after.machine.busy - before.machine.busy) / seconds - used)
         steal = (after.machine.steal - before.machine.steal) / seconds
@@ -78,6 +98,13 @@ def sample(before: Reading, after: Reading, interval: float, cores: int) -> dict
             resource: min(1.0, (total - before.pressure.get(resource, total)) / seconds)
             for resource, total in after.pressure.items()
         }
+    if after.limit:
+        earlier = before.limit or after.limit
+        found |= {
+            "memory_limit": after.limit.limit,
+            "reclaims_per_second": max(0, after.limit.reclaims - earlier.reclaims) / seconds,
+            "refaulted_bytes_per_second": max(0, after.limit.refaulted - earlier.refaulted) / seconds,
+        }
     if after.joules:
         found["joules"] = {name: total - before.joules.get(name, 0.0) for name, total in after.joules.items()}
     return found
@@ -87,25 +114,67 @@ def _grown(one: proc.TreeTimes, two: proc.TreeTimes) -> float:
     return max(0.0, (two.waiting or 0.0) - (one.waiting or 0.0))
 
 
+_BEAT_SECONDS = 0.1
+_ROUNDING = 0.01
+"""Seconds that a sample may be shorter than it was asked to be."""
+_GAP_SECONDS = 0.25
+"""A beat that comes later than this is asked for its reason."""
+
+
+@dataclass(frozen=True)
+class Beat:
+    """Little enough to be read ten times a second: what tells a process that was stopped from one that was busy, had no
+    core, or waited for a disk."""
+
+    clock: float
+    thread: proc.ThreadTimes | None
+    cpu: float
+    from_disk: int
+    stalled: float
+
+
+def _beat(thread: int) -> Beat:
+    times, stalled = proc.thread_times(thread), proc.pressure().get("io", 0.0)
+    return Beat(time.perf_counter(), times, time.process_time(), proc.bytes_from_disk(), stalled)
+
+
+def held(before: Beat, after: Beat, cores: int) -> float:
+    """Seconds between two beats in which the process was stopped: beyond those that a beat takes, none of its threads
+    ran, the accounted one did not stand ready for a core, and no disk was waited for."""
+    late = after.clock - before.clock - _BEAT_SECONDS
+    if late < _GAP_SECONDS:
+        return 0.0
+    active = after.cpu - before.cpu - cores * _BEAT_SECONDS
+    if before.thread and after.thread:
+        ready = after.thread.stood_ready - before.thread.stood_ready
+        active = max(active, after.thread.ran - before.thread.ran + ready - _BEAT_SECONDS)
+    disk = after.stalled - before.stalled if after.from_disk > before.from_disk else 0.0
+    return max(0.0, late - max(0.0, active) - disk)
+
+
 class Counters:
     """`with Counters(recorder):` samples this process and its children until the block ends.
 
-    A sample costs some reads of /proc and /sys (well under a millisecond of one core) and one event. An `energy` event
-    says first which energy counters there are.
+    A sample costs some reads of /proc and /sys (well under a millisecond of one core) and one event; between two there
+    are some beats, which see when the process is stopped. An `energy` event says first which energy counters there are.
+    The thread that enters the block is the one whose time is accounted for. Without a recorder, as before there is a
+    place for events, they wait for `attach`.
     """
 
-    def __init__(self, recorder: Recorder, interval: float = 1.0) -> None:
+    def __init__(self, recorder: Recorder | None = None, interval: float = 1.0) -> None:
         """`interval`: seconds between samples."""
         self._recorder = recorder
         self._interval = interval
-        self._ended = threading.Event()
+        self._early: deque[tuple[str, dict[str, Any]]] = deque()
+        self._attaching = threading.Lock()
+        self._ended, self._asked, self._answered = threading.Event(), threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Counters:
         """The first reading is made here: a block that keeps the interpreter busy would make the thread wait for it."""
-        tree, meter = proc.Tree(os.getpid()), Meter()
-        self._recorder.event("energy", counters=meter.names, problems=meter.problems)
-        given = (tree, meter, reading(tree, meter))
+        tree, meter, accounted = proc.Tree(os.getpid()), Meter(), threading.get_native_id()
+        self._tell("energy", counters=meter.names, problems=meter.problems)
+        given = (tree, meter, accounted, reading(tree, meter, accounted))
         self._thread = threading.Thread(target=self._run, args=given, name="fullbore-counters", daemon=True)
         self._thread.start()
         return self
@@ -113,16 +182,52 @@ class Counters:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Take the last sample."""
         self._ended.set()
+        self._asked.set()
         if self._thread is not None:
             self._thread.join()
 
-    def _run(self, tree: proc.Tree, meter: Meter, before: Reading) -> None:
-        cores, ended = proc.core_count(), False
-        while not ended:
-            ended = self._ended.wait(self._interval)
-            after = reading(tree, meter)
-            if ended and after.clock - before.clock < self._interval / 4:
-                return
-            self._recorder.event("resource", **sample(before, after, self._interval, cores))
-            before = after
+    def attach(self, recorder: Recorder) -> None:
+        """From now on, and what was sampled until now, to `recorder`."""
+        with self._attaching:
+            self._recorder = recorder
+            while self._early:
+                kind, fields = self._early.popleft()
+                recorder.event(kind, **fields)
+
+    def settle(self) -> None:
+        """Return when there is a sample of the time until now."""
+        if self._thread is not None and self._thread.is_alive():
+            self._answered.clear()
+            self._asked.set()
+            self._answered.wait()
+
+    def _tell(self, kind: str, **fields: Any) -> None:
+        with self._attaching:
+            if self._recorder is None:
+                self._early.append((kind, {"t": time.time(), **fields}))
+            else:
+                self._recorder.event(kind, **fields)
+
+    def _run(self, tree: proc.Tree, meter: Meter, accounted: int, before: Reading) -> None:
+        cores, beat, stopped, used = proc.core_count(), _beat(accounted), 0.0, time.thread_time()
+        while not self._ended.is_set():
+            due = before.clock + self._interval - time.perf_counter()
+            asked = self._asked.wait(max(0.0, min(_BEAT_SECONDS, due)))
+            now = _beat(accounted)
+            stopped += held(beat, now, cores)
+            beat = now
+            if asked or now.clock - before.clock >= self._interval - _ROUNDING:
+                self._asked.clear()
+                after = reading(tree, meter, accounted)
+                self._tell("resource", **sample(before, after, self._interval, cores), held=stopped)
+                before, stopped = after, 0.0
+                if self._recorder is not None:
+                    earlier, used = used, time.thread_time()
+                    self._recorder.busy(RECORDING, used - earlier)
+                self._answered.set()
+        self._answered.set()

@@ -57,18 +57,48 @@ def memory_fields() -> dict[str, int]:
 
 
 def memory_total() -> int:
-    """Bytes of memory that this process could ever have: the machine's, cut by a cgroup's limit."""
-    return min(filter(None, (memory_fields().get("MemTotal", 0), _cgroup_limit())), default=0)
+    """Bytes of memory that this process could ever have: the machine's, cut by the limits of its cgroups."""
+    limits = (limit for group in _memory_groups() if (limit := _limit(group)))
+    return min(filter(None, (memory_fields().get("MemTotal", 0), *limits)), default=0)
 
 
 def memory_available() -> int:
-    """Bytes that can be had now without swapping, under the cgroup's limit too."""
-    available = memory_fields().get("MemAvailable", 0)
-    limit = _cgroup_limit()
-    used = read("/sys/fs/cgroup/memory.current").strip() or read("/sys/fs/cgroup/memory/memory.usage_in_bytes").strip()
-    if limit and used.isdigit():
-        return max(0, min(available, limit - int(used)))
-    return available
+    """Bytes that can be had now without swapping, under the limits of its cgroups too; pages of files that nobody has
+    used lately can be had."""
+    found = [memory_fields().get("MemAvailable", 0)]
+    for group in _memory_groups():
+        used = read(f"{group}/memory.current").strip() or read(f"{group}/memory.usage_in_bytes").strip()
+        if (limit := _limit(group)) and used.isdigit():
+            idle = _memory_stat(group, "inactive_file")
+            found.append(max(0, limit - max(0, int(used) - idle)))
+    return min(found)
+
+
+@dataclass(frozen=True)
+class MemoryLimit:
+    """What a limit on memory has done to the cgroup of this process, since that was made."""
+
+    limit: int
+    """Bytes; 0 if there is none."""
+    reclaims: int
+    """How often pages had to be found before one could be had."""
+    refaulted: int
+    """Bytes of files that were read again soon after they had been given up."""
+    killed: int
+    """Processes that were killed for want of memory."""
+
+
+def memory_limit() -> MemoryLimit | None:
+    """Of the nearest cgroup that has a limit; none if none has."""
+    for group in _memory_groups():
+        if limit := _limit(group):
+            events = dict(line.split() for line in read(f"{group}/memory.events").splitlines())
+            reclaims = read(f"{group}/memory.failcnt").strip() or events.get("max", "0")
+            control = dict(line.split() for line in read(f"{group}/memory.oom_control").splitlines())
+            killed = events.get("oom_kill") or control.get("oom_kill", "0")
+            refaulted = _memory_stat(group, "workingset_refault_file") * _PAGE
+            return MemoryLimit(limit, int(reclaims), refaulted, int(killed))
+    return None
 
 
 def reset_peak_memory() -> None:
@@ -89,12 +119,32 @@ def peak_memory() -> int:
     return 0
 
 
-def _cgroup_limit() -> int:
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        text = read(path).strip()
-        if text.isdigit() and int(text) < 1 << 60:
-            return int(text)
-    return 0
+def _memory_groups() -> list[str]:
+    """Folders of the cgroups that count this process's memory, its own first: of version 1 if it has them, else of 2.
+    In a container these may all look like the root."""
+    for line in read("/proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            return _upwards("/sys/fs/cgroup/memory", path)
+    found = re.search("^0::(.*)$", read("/proc/self/cgroup"), re.MULTILINE)
+    return _upwards("/sys/fs/cgroup", found[1]) if found else []
+
+
+def _upwards(root: str, path: str) -> list[str]:
+    names = [name for name in path.split("/") if name not in ("", "..")]
+    return ["/".join([root, *names[:count]]) for count in range(len(names), -1, -1)]
+
+
+def _limit(group: str) -> int:
+    """Bytes; 0 for none."""
+    text = read(f"{group}/memory.max").strip() or read(f"{group}/memory.limit_in_bytes").strip()
+    return int(text) if text.isdigit() and int(text) < 1 << 60 else 0
+
+
+def _memory_stat(group: str, name: str) -> int:
+    """A figure of a cgroup with its descendants."""
+    fields = dict(line.split() for line in read(f"{group}/memory.stat").splitlines())
+    return int(fields.get(f"total_{name}", fields.get(name, 0)))
 
 
 @dataclass(frozen=True)
@@ -142,6 +192,8 @@ class TreeTimes:
 
     cpu: float
     """Core-seconds."""
+    system: float
+    """Of them, in the kernel."""
     waiting: float | None
     """Thread-seconds ready to run without a core to run on (living threads only); none: this kernel does not tell."""
     major_faults: int
@@ -178,7 +230,7 @@ class Tree:
 
     def times(self) -> TreeTimes | None:
         """Sums over the tree; none where there is no /proc."""
-        cpu = waiting = faults = rss = read_bytes = write_bytes = processes = 0
+        cpu = system = waiting = faults = rss = read_bytes = write_bytes = processes = 0
         stopped: list[int] = []
         for pid in self.members():
             fields = _stat(pid)
@@ -189,6 +241,7 @@ class Tree:
                 stopped.append(pid)
             faults += int(fields[9]) + int(fields[10])
             cpu += sum(map(int, fields[11:15]))
+            system += int(fields[12]) + int(fields[14])
             rss += int(fields[21]) * _PAGE
             waiting += _waiting(pid)
             for line in read(f"/proc/{pid}/io").splitlines():
@@ -200,7 +253,30 @@ class Tree:
         if not processes:
             return None
         delayed = waiting / 1e9 if waiting else None
-        return TreeTimes(cpu / _TICKS, delayed, faults, rss, read_bytes, write_bytes, processes, tuple(stopped))
+        return TreeTimes(
+            cpu / _TICKS, system / _TICKS, delayed, faults, rss, read_bytes, write_bytes, processes, tuple(stopped)
+        )
+
+
+@dataclass(frozen=True)
+class ThreadTimes:
+    """Seconds since it began."""
+
+    ran: float
+    stood_ready: float
+    """Without a core to run on."""
+
+
+def thread_times(thread: int) -> ThreadTimes | None:
+    """Of a thread of this process, by its native id; none where the kernel does not tell."""
+    fields = read(f"/proc/self/task/{thread}/schedstat").split()
+    return ThreadTimes(int(fields[0]) / 1e9, int(fields[1]) / 1e9) if len(fields) == 3 else None
+
+
+def bytes_from_disk() -> int:
+    """Bytes that this process has had to fetch from a disk, by reading or by touching mapped files."""
+    found = re.search(r"^read_bytes: (\d+)", read("/proc/self/io"), re.MULTILINE)
+    return int(found[1]) if found else 0
 
 
 def rank(pid: int) -> int | None:

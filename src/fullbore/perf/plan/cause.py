@@ -41,6 +41,9 @@ class Limit(StrEnum):
     """Which gives this virtual machine's cores to others."""
     STOPPED = "a stopped process"
     DISK = "a slow disk"
+    COLD = "a cold cache"
+    """Programs and libraries that had to be read from the disk first."""
+    MEMORY = "a memory limit"
     SOURCE = "a slow source"
 
 

@@ -119,7 +119,7 @@ def gather(
             samples.append(event)
         elif event["kind"] == "step":
             steps += 1
-            step_seconds += float(event["seconds"])
+            step_seconds += float(event.get("seconds", 0.0))
     cores = int(samples[-1]["cores"]) if samples else max(1, plan.threads * plan.world_size if plan else 1)
     return Facts(
         ledger=ledger,

@@ -1,4 +1,5 @@
-"""What limits a run from outside the program: signals, neighbours, the host, disks, sources, a slow rank."""
+"""What limits a run from outside the program: signals, neighbours, the host, disks and what is not yet read from them,
+limits on memory, sources, a slow rank."""
 
 from __future__ import annotations
 
@@ -12,8 +13,6 @@ from fullbore.perf.plan.cause import COMPUTE, Cause, Limit
 from fullbore.perf.plan.facts import TRAINING, Facts, Usage
 from fullbore.record.ledger import Ledger, State
 
-_MOVING = 64e3
-"""Bytes/s of a disk below which a run's own traffic is its bookkeeping."""
 _WAITING = (State.COMMUNICATION, State.STRAGGLER)
 
 
@@ -21,7 +20,8 @@ def outside(facts: Facts, states: Sequence[str]) -> list[Cause]:
     """What other programs, people, the host or a device took from these states. A stopped process that other ranks wait
     for is told as the straggler that it is."""
     held, straggler = _held(facts, states), _straggler(facts, states)
-    found = [_neighbour(facts, states), _steal(facts, states), _disk(facts, states), _source(facts, states)]
+    of_machine = (_neighbour, _steal, _disk, _cold, _memory, _source)
+    found = [cause(facts, states) for cause in of_machine]
     if straggler and held.seconds and straggler.seconds > held.seconds / 2:
         found += [replace(straggler, evidence=(*straggler.evidence, *held.evidence))]
     else:
@@ -52,15 +52,19 @@ def wanted_cores(facts: Facts, state: str, usage: Usage) -> float:
 def lost_to_others(facts: Facts, state: str) -> float:
     """Seconds of a state in which its work stood ready and other processes had the cores.
 
-    Where the kernel counts how long our threads stood ready, that is it, as far as others used so much. Elsewhere: all
-    cores were taken, and ours were fewer than the work could use.
+    Where the kernel counts how long our threads stood ready, that is it, as far as others used so much: the accounted
+    thread's own, or, where several threads compute together or make the data that it waits for, their mean. Elsewhere:
+    all cores were taken, and ours were fewer than the work could use.
     """
     usage = facts.usage.get(state)
     if usage is None or usage.cpu_others < 0.15:
         return 0.0
     wanted = wanted_cores(facts, state, usage)
     if usage.cpu_waiting is not None:
-        lost = min(usage.cpu_waiting, usage.cpu_others) / wanted
+        alone = usage.main_waiting if facts.plan is None or facts.plan.world_size == 1 else None
+        together = state == State.DATA_WAIT or (state in COMPUTE and wanted > 1)
+        shared = usage.cpu_waiting / wanted if together or alone is None else 0.0
+        lost = min(max(alone or 0.0, shared), usage.cpu_others)
     elif usage.cpu_self + usage.cpu_others + usage.steal < 0.85 * facts.cores:
         return 0.0
     else:
@@ -69,7 +73,7 @@ def lost_to_others(facts: Facts, state: str) -> float:
 
 
 def _neighbour(facts: Facts, states: Sequence[str]) -> Cause | None:
-    lost = {state: lost_to_others(facts, state) for state in states if state != State.PROBE}
+    lost = {state: lost_to_others(facts, state) for state in states}
     hit = [state for state, seconds in lost.items() if seconds > 0]
     total, seconds = facts.seconds(*states), sum(lost.values())
     if not hit:
@@ -101,43 +105,71 @@ def _steal(facts: Facts, states: Sequence[str]) -> Cause | None:
     )
 
 
-def _idle(usage: Usage) -> float:
-    """Share of a state's time in which none of our threads ran, wanted to run, or was stopped."""
-    held = usage.held / usage.seconds if usage.seconds else 0.0
-    return max(0.0, 1 - usage.cpu_self - (usage.cpu_waiting or 0.0) - held)
-
-
-def _disk_wait(usage: Usage) -> float:
-    """Share of the time in which the machine waited for a disk, if we moved bytes to or from one."""
-    moved = usage.read_rate + usage.write_rate
-    return max(usage.io_pressure or 0.0, min(1.0, usage.iowait)) if moved > _MOVING else 0.0
+_DATA = (State.READ, State.PACK, State.TOKENISE, State.CHECKPOINT, State.DATA_WAIT)
+"""The states that read or write what the job is about."""
 
 
 def _disk(facts: Facts, states: Sequence[str]) -> Cause | None:
     """Time in states that read or write in which our threads had nothing to do because a disk was waited for: told by
     the kernel, or, where we write and nothing else is waited for, by being idle (remote and FUSE file systems)."""
     waits: dict[str, float] = {}
-    for state in (State.READ, State.PACK, State.TOKENISE, State.CHECKPOINT, State.DATA_WAIT):
+    for state in _DATA:
         usage = facts.usage.get(state)
         if state not in states or usage is None:
             continue
-        idle, told = _idle(usage), _disk_wait(usage)
-        share = idle if state in (State.PACK, State.CHECKPOINT) and idle > 0.5 else min(idle, told)
-        if share > 0.2:
-            waits[state] = facts.seconds(state) * share
+        share = usage.idle if state in (State.PACK, State.CHECKPOINT) and usage.idle > 0.5 else usage.disk
+        if share - usage.thrashing > 0.2:
+            waits[state] = facts.seconds(state) * (share - usage.thrashing)
     if not waits:
         return None
     seconds, usage = sum(waits.values()), facts.used(list(waits))
+    evidence = (f"{usage.cpu_self:.2f} of {facts.cores} cores used meanwhile", _rates(facts, usage))
+    worst = max(waits, key=lambda state: waits[state])
+    advice = Advice("put the runs folder and the data on a faster disk", "", gain(facts.seconds(*states), seconds))
+    return Cause(Limit.DISK, seconds, f"the disk, waited for in {worst}", evidence, (advice,))
+
+
+def _rates(facts: Facts, usage: Usage) -> str:
     rates = (
         f"{format_bytes(usage.read_rate)}/s read, {format_bytes(usage.write_rate)}/s written while it was waited for"
     )
     if facts.ceilings is not None:
         rates += f"; measured before: {format_bytes(facts.ceilings.disk_read)}/s and "
         rates += f"{format_bytes(facts.ceilings.disk_write)}/s"
-    evidence = (f"{usage.cpu_self:.2f} of {facts.cores} cores used meanwhile", rates)
-    worst = max(waits, key=lambda state: waits[state])
-    advice = Advice("put the runs folder and the data on a faster disk", "", gain(facts.seconds(*states), seconds))
-    return Cause(Limit.DISK, seconds, f"the disk, waited for in {worst}", evidence, (advice,))
+    return rates
+
+
+def _cold(facts: Facts, states: Sequence[str]) -> Cause | None:
+    """Waiting for a disk in states that handle no data: programs and libraries were not in memory yet."""
+    waits = {
+        state: max(0.0, usage.disk - usage.thrashing) * facts.seconds(state)
+        for state, usage in facts.usage.items()
+        if state in states and state not in _DATA and usage.disk > 0
+    }
+    seconds = sum(waits.values())
+    if seconds < 0.1:
+        return None
+    usage, worst = facts.used(list(waits)), max(waits, key=lambda state: waits[state])
+    read = format_bytes(sum(facts.usage[state].read_rate * facts.seconds(state) for state in waits))
+    told = f"{read} read from the disk outside the data, {format_seconds(seconds)} of waiting for it"
+    change = "run it again while they are in memory, or put the Python environment on a faster disk"
+    because = f"a cold cache: programs and libraries were read from the disk, mostly in {worst}"
+    advice = Advice(change, "", gain(facts.seconds(*states), seconds))
+    return Cause(Limit.COLD, seconds, because, (told, _rates(facts, usage)), (advice,))
+
+
+def _memory(facts: Facts, states: Sequence[str]) -> Cause | None:
+    """A limit on memory that is too low for the program and its files: it gives up pages that it soon needs again."""
+    lost = {state: facts.usage[state].thrashing * facts.seconds(state) for state in states if state in facts.usage}
+    seconds = sum(lost.values())
+    if seconds < 0.1:
+        return None
+    worst = max(lost, key=lambda state: lost[state])
+    limit = format_bytes(facts.memory_limit)
+    read = format_bytes(sum(facts.usage[state].read_rate * facts.seconds(state) for state in lost if lost[state]))
+    evidence = (f"{read} read again, mostly in {worst}, since the limit of {limit} left no room to keep them",)
+    advice = Advice(f"raise the limit on memory ({limit})", "", gain(facts.seconds(*states), seconds))
+    return Cause(Limit.MEMORY, seconds, f"its limit of {limit} on memory", evidence, (advice,))
 
 
 def _source(facts: Facts, states: Sequence[str]) -> Cause | None:
@@ -145,7 +177,7 @@ def _source(facts: Facts, states: Sequence[str]) -> Cause | None:
     usage = facts.usage.get(State.READ)
     if State.READ not in states or usage is None:
         return None
-    seconds = facts.seconds(State.READ) * max(0.0, _idle(usage) - _disk_wait(usage))
+    seconds = facts.seconds(State.READ) * max(0.0, usage.idle - max(usage.disk, usage.thrashing))
     if seconds < 0.1:
         return None
     name = facts.source or "the source"
