@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fullbore.base import units
-from fullbore.cli import draw
+from fullbore.cli import analysis, draw
 from fullbore.cli.ink import Ink
 from fullbore.cli.main import execute
 from fullbore.record import run as runs
@@ -160,10 +160,39 @@ def test_bars_and_numbers() -> None:
 
 
 def test_advice_gives_the_exact_setting() -> None:
-    assert draw.advice(RESULT["verdict"], Ink())[2:] == [  # type: ignore[arg-type]
-        "  1. use more threads (predicted +28% ± 6%)",
+    assert analysis.advice(RESULT["verdict"]["advice"], Ink())[2:] == [  # type: ignore[index]
+        "  1. use more threads (predicted +28% ± 6.0%)",
         "     --set train.threads=2",
     ]
+    rated = {
+        "change": "compute in bf16", "set": "--set train.precision=bf16", "predicted_gain": 0.5, "error": None,
+        "figure": "training rate", "now": 2000.0, "then": 3000.0, "unit": "tokens/s", "changes_training": True,
+    }  # fmt: skip
+    shorter = {**rated, "figure": "run time", "now": 30.0, "then": 20.0, "unit": "s", "error": 0.08}
+    assert analysis.advice([rated, {**shorter, "changes_training": False}], Ink())[2::2] == [
+        "  1. compute in bf16 (training rate 2k → 3k tokens/s: +50%, error not known yet); changes the training",
+        "  2. compute in bf16 (run time 30 s → 20 s ± 8.0%: +50%)",
+    ]
+
+
+def test_lines_come_by_their_residual() -> None:
+    said = {
+        "line.forward": {"predicted": 10.0, "measured": 9.5, "unit": "s", "error": 0.1},
+        "line.compress": {"predicted": 3.0, "measured": 9.0, "unit": "s", "error": None},
+        "line.compile": {"predicted": 0.0, "measured": 2.0, "unit": "s", "error": None},
+        "rate": {"predicted": 5.0, "measured": 4.0, "unit": "samples/s", "error": None},
+    }
+    rows = [line.split() for line in analysis.lines(said, Ink())[3:]]
+    assert [row[0] for row in rows] == ["compress", "compile", "forward"]
+    assert rows[0][-2:] == ["+6.00", "s"] and "±" in rows[2] and rows[1][1] == "–"
+    assert not any("line" in line for line in draw.predicted(said, Ink()))
+    assert analysis.lines({"rate": said["rate"]}, Ink()) == []
+
+
+def test_a_run_without_steps_or_roofs_has_no_such_lines() -> None:
+    for show in (analysis.steps, analysis.roofline, analysis.what_if, analysis.forecast):
+        assert show(None, Ink()) == []
+    assert analysis.mfu(None) == [] and analysis.notes((), Ink()) == []
 
 
 def test_numbers_are_rounded_to_what_is_significant() -> None:

@@ -31,7 +31,7 @@ FLAGS = {
     "check": {"--set", "--resolved"},
     "run": {"--set", "--name"},
     "resume": set(),
-    "explain": {"--drop-last-step"},
+    "explain": {"--drop-last-step", "--if", "--roofline"},
     "bench": {"--rounds", "--budget", "--metric", "--warm-up", "--set", "--against", "--seed", "--out", "--keep"},
     "report": {"--output"},
     "runs ls": set(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -128,6 +129,7 @@ def what_if(found: Basis, change: Change) -> WhatIf:
     assert plan is not None
     base = replace(found.subject, plan=found.as_planned)
     now, then = lines.pair(base, subject, found.past)
+    now, then = _counted(now, then, plan.steps / found.as_planned.steps)
     known = _step_ratio(found, subject)
     if known is not None:
         ratio, error, known_by = known
@@ -323,6 +325,22 @@ def _scaled(then: Mapping[str, Prediction], seconds: float, error: float | None)
     return {
         state: Prediction(line.value * scale, "s", error) if state in STEPS else line for state, line in then.items()
     }
+
+
+def _counted(
+    now: Mapping[str, Prediction], then: Mapping[str, Prediction], more: float
+) -> tuple[dict[str, Prediction], dict[str, Prediction]]:
+    """The same lines, those of steps that only come `more` often without an error: that is counted, not predicted."""
+    same = {
+        state
+        for state in STEPS
+        if state in now and state in then and math.isclose(then[state].value, now[state].value * more, rel_tol=1e-9)
+    }
+    one, two = (
+        {state: replace(line, error=0.0) if state in same else line for state, line in lines_.items()}
+        for lines_ in (now, then)
+    )
+    return one, two
 
 
 def _known_error(past: tuple[Past, ...], fingerprint: str, change: Change) -> float | None:
