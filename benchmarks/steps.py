@@ -1,13 +1,16 @@
-"""How fast is a training step, beside what people use today, on the same weights, batches and optimizer?
+"""How fast does training go, beside what people use today: the same weights, samples, order and optimizer?
 
-    python benchmarks/steps.py [--json] [--rounds 3] [--seconds 8] [case ...]
+    python benchmarks/steps.py [--json] [--rounds 3] [--seconds 6] [--isa AVX512_CORE] [--only NAME,...] [case ...]
 
 Cases: lm10m (decoder, 12.5 M parameters, 8 rows of 256 tokens), lm50m (45 M, 4 rows of 512), mail (MiniLM fine-tuned on
 e-mails of natural length, which `recipes/fetch.py spam minilm` fetches), resnet64 (pictures of 64x64), textcnn, mlp.
-Contestants take turns, each in a process of its own: `loop` is the loop that everybody writes (autocast, fused AdamW,
-clipping), `trainer` is transformers' Trainer as it comes, both also with bf16 and torch.compile; for language models
-they train the transformers class of the same folder, else the very same module. `ours` is train.step.Step, eager and
-compiled, as a run's own trials choose between them. `limit` is the step's matrix products alone.
+Contestants take turns, each in a process of its own, and load their samples as their users do, which is part of the
+time: `trainer` is transformers' Trainer, `loop` the loop that everybody writes over a DataLoader (autocast, clipping,
+fused AdamW), with bf16, torch.compile, channels_last (`cl`) or length-grouped batches (`grouped`) where documentation
+advises them; for language models they train the transformers class of the same folder, else the very same module.
+`ours` is data.feed.Feed and train.step.Step under each setting that a run's own trials choose among.
+`limit` is the step's matrix products and convolutions alone, without any padding.
+`--isa` limits oneDNN for all contestants (AVX512_CORE: a processor without bf16 or AMX; fp32 settings then take part).
 Medians over the rounds; a ratio above 1 is in our favour. The loss after as many steps is printed to be compared.
 """
 
@@ -21,31 +24,35 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-WARM_STEPS = 4
-LOSS_STEPS = 12
-"""The loss is compared after so many steps."""
+ROWS = 100_000
+"""Samples that a contestant is offered: more than it can use; they repeat."""
 PEERS = ("trainer", "trainer_bf16", "trainer_bf16_compile", "loop_bf16", "loop_bf16_compile")
-OURS = ("ours", "ours_compile")
+OURS = ("ours_bf16", "ours_bf16_compile")
+WIDE = ("loop_fp32", "loop_fp32_compile", "ours_fp32", "ours_fp32_compile")
+"""What takes part where bf16 is slow."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is trained: `build` gives the network, `batches` the batches, `units` what a batch holds."""
+    """What is trained: `build` gives the network, `samples` the columns of its data."""
 
     build: Callable[[], Any]
-    task: Callable[[], Any]
-    batches: Callable[[], list[dict[str, Any]]]
+    samples: Callable[[], dict[str, Any]]
+    batch: int
     unit: str
     language: bool = False
-    micro_batch_size: int | None = None
+    warm: int = 12
+    """Steps before the clock starts; the loss is told after them."""
+    passes: bool = False
+    """Steps differ in length: whole passes over the samples are timed."""
+    peers: tuple[str, ...] = PEERS
 
 
 def decoder(width: int, layers: int, heads: int, hidden: int) -> Any:
@@ -59,52 +66,34 @@ def decoder(width: int, layers: int, heads: int, hidden: int) -> Any:
     return Decoder(section, 8192)
 
 
-def rows(count: int, length: int) -> list[dict[str, Any]]:
+def rows(length: int) -> dict[str, Any]:
     """Source code as tokens: pairs of bytes, below 8,192."""
     import numpy as np
-    import torch
 
     text = b"".join(path.read_bytes() for path in sorted(Path(os.__file__).parent.glob("*.py")))
     tokens = np.frombuffer(text[: len(text) // 2 * 2], "<u2") % 8192
-    cut = tokens[: len(tokens) // (length + 1) * (length + 1)].reshape(-1, length + 1).astype(np.int32)
-    order = np.random.default_rng(0).permutation(len(cut))
-    return [{"tokens": torch.from_numpy(cut[order[i : i + count]])} for i in range(0, len(cut) - count, count)]
+    return {"tokens": tokens[: len(tokens) // (length + 1) * (length + 1)].reshape(-1, length + 1)}
 
 
-def drawn(count: int, shape: tuple[int, ...], name: str, classes: int, high: int) -> list[dict[str, Any]]:
+def drawn(shape: tuple[int, ...], name: str, classes: int, high: int) -> dict[str, Any]:
     """Samples at random, with labels that can be learned from them."""
-    import torch
+    import numpy as np
 
-    draw = torch.Generator().manual_seed(0)
-    batches = []
-    for _ in range(16):
-        values = torch.randint(high, (count, *shape), generator=draw)
-        label = values.flatten(1).sum(1) % classes
-        kinds = {"pixels": torch.uint8, "tokens": torch.int32, "features": torch.float32}
-        batch = {name: values.to(kinds[name]), "label": label}
-        if name == "tokens":
-            batch["attention_mask"] = torch.ones(values.shape, dtype=torch.bool)
-        batches.append(batch)
-    return batches
+    kind = {"pixels": np.uint8, "tokens": np.uint16, "features": np.float32}[name]
+    values = np.random.default_rng(0).integers(high, size=(2048, *shape))
+    return {name: values.astype(kind), "label": values.reshape(2048, -1).sum(1) % classes}
 
 
-def mail_batches(size: int = 16) -> list[dict[str, Any]]:
+def mails(count: int = 256) -> dict[str, Any]:
     import numpy as np
 
     from fullbore.models import tokenizer
-    from fullbore.models.supervised import Classification
 
     vocabulary = tokenizer.load(ROOT / "data" / "minilm")
-    source = ROOT / "data" / "spam"
-    samples = [json.loads(line) for path in sorted(source.glob("*.jsonl")) for line in path.open()]
-    chosen = [samples[i] for i in np.random.default_rng(0).permutation(len(samples))[:512]]
+    samples = [json.loads(line) for path in sorted((ROOT / "data" / "spam").glob("*.jsonl")) for line in path.open()]
+    chosen = [samples[i] for i in np.random.default_rng(0).permutation(len(samples))[:count]]
     tokens = vocabulary.encode_batch([sample["text"] for sample in chosen], 512)
-    labels = [int(sample["label"] == "spam") for sample in chosen]
-    task = Classification(pad=vocabulary.pad)
-    return [
-        task.collate({"tokens": tokens[i : i + size], "label": labels[i : i + size]}, np.arange(size))
-        for i in range(0, len(chosen), size)
-    ]
+    return {"tokens": tokens, "label": np.array([int(sample["label"] == "spam") for sample in chosen])}
 
 
 def minilm() -> Any:
@@ -137,56 +126,64 @@ def module(kind: str) -> Any:
     return MLP(MLPModel(kind="mlp", hidden=(256, 256), dropout=0.0), 64, 10)
 
 
-def causal() -> Any:
-    from fullbore.models.language import CausalLM
-
-    return CausalLM()
-
-
-def classification() -> Any:
-    from fullbore.models.supervised import Classification
-
-    return Classification()
-
-
 CASES = {
-    "lm10m": Case(partial(decoder, 320, 6, 5, 1280), causal, partial(rows, 8, 256), "tokens", True),
-    "lm50m": Case(partial(decoder, 640, 8, 10, 1728), causal, partial(rows, 4, 512), "tokens", True),
-    "mail": Case(minilm, classification, mail_batches, "samples", micro_batch_size=4),
+    "lm10m": Case(partial(decoder, 320, 6, 5, 1280), partial(rows, 256), 8, "tokens", True),
+    "lm50m": Case(partial(decoder, 640, 8, 10, 1728), partial(rows, 512), 4, "tokens", True, warm=6),
+    "mail": Case(
+        minilm, mails, 16, "samples", warm=4, passes=True,
+        peers=("trainer_bf16", "trainer_bf16_grouped", "loop_bf16", "loop_bf16_compile"),
+    ),
     "resnet64": Case(
-        partial(module, "resnet"), classification, partial(drawn, 64, (3, 64, 64), "pixels", 10, 256), "samples"
+        partial(module, "resnet"), partial(drawn, (3, 64, 64), "pixels", 10, 256), 64, "samples", warm=4,
+        peers=("trainer_bf16", "trainer_bf16_compile", "loop_bf16_cl", "loop_bf16_cl_compile"),
     ),
-    "textcnn": Case(
-        partial(module, "textcnn"), classification, partial(drawn, 64, (128,), "tokens", 2, 4096), "samples"
-    ),
-    "mlp": Case(partial(module, "mlp"), classification, partial(drawn, 128, (64,), "features", 10, 16), "samples"),
-}
+    "textcnn": Case(partial(module, "textcnn"), partial(drawn, (128,), "tokens", 2, 4096), 64, "samples"),
+    "mlp": Case(partial(module, "mlp"), partial(drawn, (64,), "features", 10, 16), 128, "samples"),
+}  # fmt: skip
 
 
-def units(case: Case, batch: dict[str, Any]) -> int:
-    tokens = batch.get("tokens")
-    return tokens.shape[0] * (tokens.shape[1] - 1) if case.language else len(batch["label"])
+@dataclass
+class Clock:
+    """Rate after the warm-up, over `seconds` or whole passes; `tick` is called after each step and says when to end."""
+
+    case: Case
+    seconds: float
+    samples: int
+    steps: int = 0
+    began: float = 0.0
+    taken: float = 0.0
+    loss: float | None = None
+
+    def tick(self, loss: float | None) -> bool:
+        self.steps += 1
+        if self.steps == self.case.warm:
+            self.began, self.loss = time.perf_counter(), loss
+        if self.steps <= self.case.warm:
+            return False
+        self.taken = time.perf_counter() - self.began
+        whole = (self.steps - self.case.warm) % (self.samples // self.case.batch) == 0
+        return self.taken > self.seconds and (whole or not self.case.passes)
+
+    def told(self, length: int) -> dict[str, Any]:
+        steps = self.steps - self.case.warm
+        rate = steps * self.case.batch * (length if self.case.language else 1) / self.taken
+        return {"rate": rate, "step_seconds": self.taken / steps, "loss": self.loss}
 
 
-def timed(step: Callable[[dict[str, Any]], float], case: Case, seconds: float) -> dict[str, Any]:
-    """Rate after the warm-up over whole passes of the batches or `seconds`, and the loss after LOSS_STEPS."""
-    batches = case.batches()
-    given: Iterator[dict[str, Any]] = cycle(batches)
-    losses = [step(next(given)) for _ in range(max(WARM_STEPS, LOSS_STEPS))]
-    uneven = len({batch["tokens"].shape for batch in batches if "tokens" in batch}) > 1
-    given, taken, done = cycle(batches), 0.0, 0
-    count = 0
-    while taken < seconds or (uneven and count % len(batches)):
-        batch = next(given)
-        began = time.perf_counter()
-        step(batch)
-        taken += time.perf_counter() - began
-        done, count = done + units(case, batch), count + 1
-    return {"rate": done / taken, "step_seconds": taken / count, "loss": losses[LOSS_STEPS - 1]}
+def length_of(samples: dict[str, Any]) -> int:
+    return samples["tokens"].shape[1] - 1
 
 
-def ours(case: Case, seconds: float, *, compiled: bool) -> dict[str, Any]:
+def ours(case: Case, seconds: float, folder: Path, flags: set[str]) -> dict[str, Any]:
+    import numpy as np
+
+    from fullbore.data.columns import Column
+    from fullbore.data.feed import Feed
+    from fullbore.data.shards import Shards, Writer
     from fullbore.engine.process import settle
+    from fullbore.models.language import CausalLM
+    from fullbore.models.supervised import Classification
+    from fullbore.record import artifact
     from fullbore.record.span import Recorder
     from fullbore.spec.plan import Plan
     from fullbore.spec.train import TrainSection
@@ -195,24 +192,53 @@ def ours(case: Case, seconds: float, *, compiled: bool) -> dict[str, Any]:
     from fullbore.train.step import Step
 
     settle()
-    size = len(next(iter(case.batches()[0].values())))
+    samples = case.samples()
+    schema = {
+        name: Column(name, "int64" if name == "label" else str(values[0].dtype), np.shape(values)[1:])
+        if isinstance(values, np.ndarray)
+        else Column(name, str(values[0].dtype), None)
+        for name, values in samples.items()
+    }
+    with artifact.create(folder / "shards", "corpus") as draft:
+        writer = Writer(draft.folder, "train", schema, 64 * 2**20)
+        writer.write(samples)
+        draft.info["splits"] = {"train": writer.finish()}
+        draft.info["columns"] = {name: column.to_json() for name, column in schema.items()}
     section = TrainSection.model_validate(
-        {"budget": "100000 steps", "global_batch_size": size, "schedule": "constant", "learning_rate": 5e-4}
+        {"budget": "100000 steps", "global_batch_size": case.batch, "schedule": "constant", "learning_rate": 5e-4}
     )
     threads = len(os.sched_getaffinity(0))
-    micro = case.micro_batch_size or size
-    plan = Plan(1, size, micro, size // micro, 100_000, "bf16", compiled, threads, 0, 0, 0)
-    with exact(threads):
-        step = Step(case.build().train(), case.task(), section, plan, Alone(), Recorder())
-        return timed(lambda batch: step(batch, 1).loss, case, seconds)
+    precision = "bf16" if "bf16" in flags else "fp32"
+    plan = Plan(1, case.batch, case.batch, 1, 100_000, precision, "compile" in flags, threads, 0, 0, 0)
+    task = CausalLM() if case.language else Classification()
+    clock = Clock(case, seconds, len(next(iter(samples.values()))))
+    with exact(threads), Feed(Shards(folder / "shards"), global_batch_size=case.batch, collate=task.collate) as feed:
+        step = Step(case.build().train(), task, section, plan, Alone(), Recorder())
+        for number, batch in enumerate(feed):
+            if clock.tick(step(batch, number).loss):
+                break
+    return clock.told(length_of(samples) if case.language else 1)
 
 
 class Peer:
-    """The same network as the peers are given it, with the call that everybody writes."""
+    """The same network as the peers are given it, the call that everybody writes, and the samples one by one, in the
+    order in which we take them."""
 
-    def __init__(self, case: Case, folder: Path) -> None:
-        self.case = case
+    def __init__(self, case: Case, folder: Path, flags: set[str]) -> None:
+        import numpy as np
+        import torch
+
+        from fullbore.data.order import Order
+
+        self.case, self.flags, self.samples = case, flags, case.samples()
+        self.count = len(next(iter(self.samples.values())))
+        self.order = Order(0, self.count).ids(np.arange(ROWS))
         self.network = self._transformers(folder) if case.language else case.build()
+        if "cl" in flags:
+            self.network = self.network.to(memory_format=torch.channels_last)
+        if not case.language and hasattr(self.network, "_packing"):
+            self.network._packing = None
+            self.network.network.set_attn_implementation("sdpa")
 
     def _transformers(self, folder: Path) -> Any:
         from safetensors.torch import save_model
@@ -227,44 +253,81 @@ class Peer:
         (folder / "config.json").write_text(json.dumps({**config, "use_cache": False}))
         return LlamaForCausalLM.from_pretrained(folder)
 
+    def dataset(self) -> Any:
+        import torch
+
+        peer = self
+        tensors = {
+            name: [torch.as_tensor(row.astype("int64" if name == "tokens" else row.dtype)) for row in values]
+            for name, values in self.samples.items()
+        }
+
+        class Rows(torch.utils.data.Dataset):  # type: ignore[type-arg]
+            def __len__(self) -> int:
+                return peer.count if "grouped" in peer.flags else ROWS
+
+            def __getitem__(self, index: int) -> dict[str, Any]:
+                place = index if "grouped" in peer.flags else peer.order[index]
+                return {name: values[place] for name, values in tensors.items()}
+
+        return Rows()
+
+    def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        import torch
+        from torch.nn.utils.rnn import pad_sequence
+
+        if "tokens" not in rows[0] or self.case.language:
+            return dict(torch.utils.data.default_collate(rows))
+        tokens = [row["tokens"] for row in rows]
+        mask = [torch.ones(len(row), dtype=torch.bool) for row in tokens]
+        return {
+            "tokens": pad_sequence(tokens, batch_first=True),
+            "attention_mask": pad_sequence(mask, batch_first=True),
+            "label": torch.stack([row["label"] for row in rows]),
+        }
+
     def loss(self, model: Any, batch: dict[str, Any]) -> Any:
+        import torch
         import torch.nn.functional as F
 
         if self.case.language:
-            tokens = batch["tokens"].long()
-            return model(input_ids=tokens, labels=tokens).loss
+            given, wanted = batch["tokens"][:, :-1].contiguous(), batch["tokens"][:, 1:].contiguous()
+            return model(input_ids=given, labels=given, shift_labels=wanted).loss
         label = batch["label"]
         if "tokens" in batch:
             return F.cross_entropy(model(batch["tokens"], batch["attention_mask"]).float(), label)
+        if "pixels" in batch and "cl" in self.flags:
+            batch["pixels"] = batch["pixels"].contiguous(memory_format=torch.channels_last)
         return F.cross_entropy(model(batch["pixels" if "pixels" in batch else "features"]).float(), label)
 
 
-def loop(case: Case, seconds: float, folder: Path, *, compiled: bool) -> dict[str, Any]:
+def loop(case: Case, seconds: float, folder: Path, flags: set[str]) -> dict[str, Any]:
     import torch
 
-    peer = Peer(case, folder)
+    peer = Peer(case, folder, flags)
     network = peer.network.train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=5e-4, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
-    model = torch.compile(network) if compiled else network
-
-    def step(batch: dict[str, Any]) -> float:
-        with torch.autocast("cpu", torch.bfloat16):
+    model = torch.compile(network) if "compile" in flags else network
+    clock = Clock(case, seconds, peer.count)
+    for batch in torch.utils.data.DataLoader(peer.dataset(), case.batch, collate_fn=peer.collate):
+        with torch.autocast("cpu", torch.bfloat16, enabled="bf16" in flags):
             loss = peer.loss(model, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return float(loss.detach())
+        if clock.tick(loss.item()):
+            break
+    return clock.told(length_of(peer.samples) if case.language else 1)
 
-    return timed(step, case, seconds)
 
-
-def trainer(case: Case, seconds: float, folder: Path, *, bf16: bool, compiled: bool) -> dict[str, Any]:
-    """transformers' Trainer with its own loader, on the same batches one by one."""
+def trainer(case: Case, seconds: float, folder: Path, flags: set[str]) -> dict[str, Any]:
     import torch
     from transformers import Trainer, TrainerCallback, TrainingArguments
+    from transformers.trainer_pt_utils import LengthGroupedSampler
 
-    peer, batches = Peer(case, folder), case.batches()
+    peer = Peer(case, folder, flags)
+    clock = Clock(case, seconds, peer.count)
 
     class Whole(torch.nn.Module):
         def __init__(self) -> None:
@@ -274,37 +337,28 @@ def trainer(case: Case, seconds: float, folder: Path, *, bf16: bool, compiled: b
         def forward(self, **batch: Any) -> dict[str, Any]:
             return {"loss": peer.loss(self.network, batch)}
 
-    class Rows(torch.utils.data.Dataset):  # type: ignore[type-arg]
-        def __len__(self) -> int:
-            return 100_000
-
-        def __getitem__(self, index: int) -> dict[str, Any]:
-            return batches[index % len(batches)]
-
-    moments: list[float] = []
-    done: list[int] = []
-
-    class Clock(TrainerCallback):
+    class Ticking(TrainerCallback):
         def on_step_end(self, *asked: Any, **_: Any) -> Any:
             control = asked[2]
-            moments.append(time.perf_counter())
-            done.append(units(case, batches[(len(moments) - 1) % len(batches)]))
-            whole = len(moments) > LOSS_STEPS and not (len(moments) - LOSS_STEPS) % len(batches)
-            uneven = len({batch["tokens"].shape for batch in batches if "tokens" in batch}) > 1
-            if len(moments) > LOSS_STEPS and moments[-1] - moments[LOSS_STEPS - 1] > seconds and (whole or not uneven):
-                control.should_training_stop = True
+            control.should_training_stop = clock.tick(None)
             return control
+
+    class InOrder(Trainer):
+        def _get_train_sampler(self, *_: Any) -> Any:
+            if "grouped" in flags:
+                return LengthGroupedSampler(case.batch, lengths=[len(row) for row in peer.samples["tokens"]])
+            return torch.utils.data.SequentialSampler(peer.dataset())
 
     arguments = TrainingArguments(
         output_dir=str(folder / "trainer"),
-        per_device_train_batch_size=1,
-        max_steps=100_000,
+        per_device_train_batch_size=case.batch,
+        max_steps=ROWS,
         learning_rate=5e-4,
         lr_scheduler_type="constant",
         adam_beta2=0.95,
         weight_decay=0.01,
-        bf16=bf16,
-        torch_compile=compiled,
+        bf16="bf16" in flags,
+        torch_compile="compile" in flags,
         report_to="none",
         save_strategy="no",
         logging_strategy="no",
@@ -312,86 +366,115 @@ def trainer(case: Case, seconds: float, folder: Path, *, bf16: bool, compiled: b
         disable_tqdm=True,
         remove_unused_columns=False,
     )
-    Trainer(
-        model=Whole(), args=arguments, train_dataset=Rows(), callbacks=[Clock()], data_collator=lambda rows: rows[0]
+    InOrder(
+        model=Whole(),
+        args=arguments,
+        train_dataset=peer.dataset(),
+        callbacks=[Ticking()],
+        data_collator=peer.collate,
     ).train()
-    taken = moments[-1] - moments[LOSS_STEPS - 1]
-    count = len(moments) - LOSS_STEPS
-    return {"rate": sum(done[LOSS_STEPS:]) / taken, "step_seconds": taken / count, "loss": None}
+    return clock.told(length_of(peer.samples) if case.language else 1)
 
 
 def limit(case: Case) -> dict[str, Any]:
-    """The matrix products of a step alone, forward and backward, bf16."""
+    """The matrix products and convolutions of a mean step alone, forward and backward, bf16."""
     import torch
     from torch import nn
 
-    network, batch = case.build(), case.batches()[0]
-    many = batch["tokens"].shape[0] * (batch["tokens"].shape[1] - 1)
+    samples, network = case.samples(), case.build()
+    length = length_of(samples) if case.language else 1
+    tokens = case.batch * (
+        length if case.language else sum(map(len, samples.get("tokens", [[0]]))) / len(samples["label"])
+    )
     total = 0.0
-    layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
-    shapes = [tuple(layer.weight.shape) for layer in layers] + [tuple(network.head_weight.shape)]
+
+    def best(call: Callable[[], Any]) -> float:
+        times = []
+        for _ in range(8):
+            began = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - began)
+        return min(times)
+
+    if "pixels" in samples:
+        taken: list[tuple[nn.Conv2d, tuple[int, ...]]] = []
+        for part in network.modules():
+            if isinstance(part, nn.Conv2d):
+                part.register_forward_hook(lambda part, given, _: taken.append((part, tuple(given[0].shape))))
+        network(torch.from_numpy(samples["pixels"][: case.batch]))
+        for part, shape in taken:
+            part = part.bfloat16().to(memory_format=torch.channels_last)
+            x = torch.randn(shape).bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
+            y = part(x)
+            g = torch.randn_like(y)
+            total += best(lambda part=part, x=x, g=g: torch.autograd.grad(part(x), (x, part.weight), g))
+        return {"rate": case.batch / total, "step_seconds": total, "loss": None}
+    inside = [part for part in network.modules() if isinstance(part, nn.Linear) and part.weight.shape[0] > 16]
+    shapes = [tuple(part.weight.shape) for part in inside]
+    shapes += [tuple(network.head_weight.shape)] if case.language else []
+    many = round(tokens)
     for outputs, inputs in shapes:
         x, w, g = (torch.randn(*shape).bfloat16() for shape in ((many, inputs), (outputs, inputs), (many, outputs)))
         for product in (lambda x=x, w=w: x @ w.t(), lambda g=g, w=w: g @ w, lambda g=g, x=x: g.t() @ x):
-            times = []
-            for _ in range(8):
-                began = time.perf_counter()
-                product()
-                times.append(time.perf_counter() - began)
-            total += min(times)
-    return {"rate": units(case, batch) / total, "step_seconds": total, "loss": None}
+            total += best(product)
+    return {"rate": case.batch * length / total, "step_seconds": total, "loss": None}
 
 
 def contestant(case: Case, name: str, seconds: float, folder: Path) -> dict[str, Any]:
-    if name == "limit":
+    kind, *flags = name.split("_")
+    if kind == "limit":
         return limit(case)
-    compiled = name.endswith("compile")
-    if name.startswith("ours"):
-        return ours(case, seconds, compiled=compiled)
-    if name.startswith("loop"):
-        return loop(case, seconds, folder, compiled=compiled)
-    return trainer(case, seconds, folder, bf16="bf16" in name, compiled=compiled)
+    return {"ours": ours, "loop": loop, "trainer": trainer}[kind](case, seconds, folder, set(flags))
 
 
-def measured(case: str, name: str, seconds: float) -> dict[str, Any]:
+def measured(case: str, name: str, seconds: float, isa: str | None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         ended = subprocess.run(
             [sys.executable, __file__, "--one", f"{case}/{name}/{folder}", "--seconds", str(seconds)],
             capture_output=True,
             text=True,
+            env={**os.environ, **({"ONEDNN_MAX_CPU_ISA": isa} if isa else {})},
         )
     if ended.returncode:
         raise SystemExit(f"{case}/{name}: {ended.stderr[-2000:]}")
     return dict(json.loads(ended.stdout.splitlines()[-1]))
 
 
-def compared(case: str, rounds: int, seconds: float) -> dict[str, Any]:
-    names = [*PEERS, *OURS, *(["limit"] if CASES[case].language else [])]
+def compared(case: str, asked: argparse.Namespace) -> dict[str, Any]:
+    given, unit = CASES[case], CASES[case].unit
+    names = [*given.peers, *OURS, *(WIDE if asked.isa else ())]
+    names += ["limit"] if case in ("lm10m", "lm50m", "mail", "resnet64") and not asked.isa else []
+    names = [name for name in names if not asked.only or name in asked.only.split(",")]
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-    for turn in range(rounds):
+    for turn in range(asked.rounds):
         for name in names if turn % 2 == 0 else reversed(names):
-            found[name].append(measured(case, name, seconds))
-            print(f"{case:<9} {name:<22} {found[name][-1]['rate']:10.1f} {CASES[case].unit}/s", file=sys.stderr)
+            found[name].append(measured(case, name, asked.seconds, asked.isa))
+            told = " ".join(f"{key} {value:.4g}" for key, value in found[name][-1].items() if value is not None)
+            print(f"{case:<9} {name:<22} {told}", file=sys.stderr)
     rates = {name: statistics.median(one["rate"] for one in many) for name, many in found.items()}
-    best, mine = max(PEERS, key=rates.__getitem__), max(OURS, key=rates.__getitem__)
-    return {
-        "unit": f"{CASES[case].unit}/s",
+    figures: dict[str, Any] = {
+        "unit": f"{unit}/s",
         "rates": rates,
         "spread": {name: [min(o["rate"] for o in many), max(o["rate"] for o in many)] for name, many in found.items()},
-        "loss_after_12_steps": {name: many[0]["loss"] for name, many in found.items() if many[0]["loss"] is not None},
-        "ours": mine,
-        "best_peer": best,
-        "over_best_peer": rates[mine] / rates[best],
-        "over_trainer": rates[mine] / rates["trainer"],
-        **({"share_of_limit": rates[mine] / rates["limit"]} if "limit" in rates else {}),
+        "loss_after_warm_up": {name: many[0]["loss"] for name, many in found.items() if many[0]["loss"] is not None},
     }
+    peers = [name for name in names if name.startswith(("loop", "trainer"))]
+    mine = max((name for name in names if name.startswith("ours")), key=rates.__getitem__, default=None)
+    if not peers or mine is None:
+        return figures
+    best = max(peers, key=rates.__getitem__)
+    figures |= {"ours": mine, "best_peer": best, "over_best_peer": rates[mine] / rates[best]}
+    figures |= {f"over_{name}": rates[mine] / rates[name] for name in peers if name.startswith("trainer")}
+    return {**figures, "share_of_limit": rates[mine] / rates["limit"]} if "limit" in rates else figures
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--isa", help="ONEDNN_MAX_CPU_ISA of all contestants")
+    parser.add_argument("--only", help="contestants, with commas between them")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("cases", nargs="*", default=list(CASES))
     asked = parser.parse_args()
@@ -401,7 +484,7 @@ def main() -> None:
         print(json.dumps(contestant(CASES[case], name, asked.seconds, Path(folder))))
         sys.stdout.flush()
         os._exit(0)
-    figures = {case: compared(case, asked.rounds, asked.seconds) for case in asked.cases}
+    figures = {case: compared(case, asked) for case in asked.cases}
     print(json.dumps(figures) if asked.json else json.dumps(figures, indent=1))
 
 

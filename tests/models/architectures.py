@@ -20,6 +20,22 @@ TINY: dict[str, dict[str, Any]] = {
         "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
         "vocab_size": 60, "max_position_embeddings": 64,
     },
+    "roberta": {
+        "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
+        "vocab_size": 60, "max_position_embeddings": 66, "type_vocab_size": 1,
+    },
+    "distilbert": {
+        "dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, "vocab_size": 60, "max_position_embeddings": 64,
+    },
+    "modernbert": {
+        "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 60,
+        "local_attention": 4, "pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1,
+        "eos_token_id": 2,
+    },
+    "mpnet": {
+        "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
+        "vocab_size": 60, "max_position_embeddings": 66,
+    },
 }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fullbore.base.errors import InputError
+from fullbore.models.packing import Packing, packing
 from fullbore.record import artifact
 from fullbore.record.artifact import Artifact
 from fullbore.trust import loadsafe
@@ -114,8 +115,11 @@ class Hub(nn.Module):
         super().__init__()
         self.network = network
         self.kind = kind
+        self._packing: Packing | None = None
         self.splits = kind in ("causal_lm", "masked_lm") and self._split_head()
         """Whether logits are exactly hidden @ head_weight.T + head_bias, so that the head can be cut in chunks."""
+        if kind != "causal_lm" and not _meta(network):
+            self._packing = packing(network, type(network))
 
     @classmethod
     def open(
@@ -176,6 +180,9 @@ class Hub(nn.Module):
             head.bare = False
 
     def forward(self, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        if self._packing is not None and attention_mask is not None and tokens.device.type == "cpu":
+            packed: Tensor = self._packing(tokens, attention_mask.bool()).logits
+            return packed
         asked: dict[str, Any] = {"input_ids": tokens.long(), "return_dict": True}
         if attention_mask is not None:
             asked["attention_mask"] = attention_mask.long()
@@ -225,6 +232,10 @@ def _open(folder: Path, settings: Any, kind: TaskKind, pretrained: bool) -> Any:
             f"{folder}: {settings.model_type} does not open as a model for {kind} ({_line(error)})",
             hint="check task.kind, and that the folder holds config.json and its safetensors",
         ) from None
+
+
+def _meta(network: nn.Module) -> bool:
+    return any(parameter.is_meta for parameter in network.parameters())
 
 
 def task_of(config: dict[str, Any], folder: Path) -> TaskKind:
