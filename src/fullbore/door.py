@@ -21,6 +21,7 @@ from fullbore.record.progress import Progress, no_progress
 if TYPE_CHECKING:
     from fullbore.models.weights import LoadedModel
     from fullbore.perf.measure.ledger import LoopLedger
+    from fullbore.record.run import RunFolder
     from fullbore.spec.job import Job
     from fullbore.spec.load import LoadedJob
 
@@ -145,6 +146,13 @@ class Run:
         return write(find(str(self.folder)), output)
 
 
+def _report(folder: RunFolder) -> Path:
+    """Write a run's report; what draws it is imported when there is something to draw, not before the run begins."""
+    from fullbore.ui.report import write
+
+    return write(folder)
+
+
 def run(
     target: str | Path | Job,
     overrides: Overrides | None = None,
@@ -163,10 +171,9 @@ def run(
     from fullbore.base.paths import runs_root
     from fullbore.flow.run import run as execute
     from fullbore.spec.load import load
-    from fullbore.ui.report import write
 
     job = load(target, overrides)
-    result = execute(job, name=name, progress=progress, notify=notify, write_report=write, began=started)
+    result = execute(job, name=name, progress=progress, notify=notify, write_report=_report, began=started)
     return Run(result["run"], runs_root() / result["run"], result)
 
 
@@ -180,10 +187,9 @@ def resume(
     """Go on with a run that was stopped, killed or failed, as `run` does. Raises UsageError if it is finished."""
     started = time.time() if began is None else began
     from fullbore.flow.run import resume as execute
-    from fullbore.ui.report import write
 
     found = Run.find(name)
-    result = execute(str(found.folder), progress=progress, notify=notify, write_report=write, began=started)
+    result = execute(str(found.folder), progress=progress, notify=notify, write_report=_report, began=started)
     return replace(found, result=result)
 
 
@@ -313,8 +319,8 @@ def tune(
     (schema 1).
 
     Open is what the job sets to "auto" or says nothing of, and `also` (keys of `train`). The better job goes to `out`,
-    else to `<job>.tuned.toml` beside it; only `force` replaces a file that `tune` did not write. Each trial is a process
-    of its own. What was measured is kept: called again, it goes on; `again` is how people do so.
+    else to `<job>.tuned.toml` beside it; only `force` replaces a file that `tune` did not write. Each trial is a
+    process of its own. What was measured is kept: called again, it goes on; `again` is how people do so.
 
     Raises UsageError, JobError, InputError, DoesNotFit if `budget` ends before the first trial, and Interrupted, whose
     `result` is the answer so far. From the main thread only if Ctrl-C is to be heard.

@@ -296,6 +296,16 @@ def test_a_disk_is_waited_for_and_memory_thrashes_sample_by_sample() -> None:
     assert usage_by_state(intervals, [still])["start"].disk == 0, "others waited for the disk"
 
 
+def test_where_nothing_ran_it_was_in_states_that_can_wait() -> None:
+    mixed = [{"kind": "ledger", "begin": 0.0, "end": 10.0, "seconds": {"forward": 7.0, "checkpoint": 3.0}}]
+    sample = {"t": 10.0, "seconds": 10.0, "cores": 2, "cpu_waiting": 0.0, "write_bytes_per_second": 1e6, "iowait": 0.2}
+    found = usage_by_state(mixed, [{**sample, "cpu_self": 0.76}])
+    assert found["forward"].idle == 0 and found["checkpoint"].idle == pytest.approx(0.24 / 0.3)
+    assert found["checkpoint"].disk == pytest.approx(0.2 / 0.3)
+    more = usage_by_state(mixed, [{**sample, "cpu_self": 0.35}])
+    assert more["checkpoint"].idle == pytest.approx(1) and more["forward"].idle == pytest.approx(0.35 / 0.7)
+
+
 def test_what_is_done_once_is_not_advised_to_be_done_less_often() -> None:
     seconds = {**TRAIN, "evaluate": 2000.0}
     often = [advice.set for advice in judge(seconds).advice]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fullbore.record.ledger import Ledger, State
@@ -83,6 +83,8 @@ class Facts:
     """Energy counters that are there and could not be read, and why."""
     memory_limit: int = 0
     """Bytes that its cgroup allowed it, the least of all samples; 0: no limit."""
+    optimizer: str = "adamw"
+    """Update rule."""
     timed: bool | None = None
     """Whether the job's budget is time, so that its training rate is what counts; none: nobody said."""
 
@@ -104,6 +106,7 @@ def gather(
     ranks: Sequence[Ledger] = (),
     source: str | None = None,
     timed: bool | None = None,
+    optimizer: str = "adamw",
 ) -> Facts:
     """From the events of rank 0: its `ledger` intervals, `resource` samples and `step`s."""
     intervals: list[Mapping[str, Any]] = []
@@ -137,6 +140,7 @@ def gather(
         unreadable=unreadable,
         memory_limit=min((int(sample["memory_limit"]) for sample in samples if "memory_limit" in sample), default=0),
         timed=timed,
+        optimizer=optimizer,
     )
 
 
@@ -150,7 +154,8 @@ def _stopped(samples: Iterable[Mapping[str, Any]]) -> dict[int, float]:
 
 def usage_by_state(intervals: Iterable[Mapping[str, Any]], samples: Iterable[Mapping[str, Any]]) -> dict[str, Usage]:
     """Lay resource samples over ledger intervals: what was used in each state. Both are closed stretches of time;
-    within an interval its states are taken to be mixed evenly."""
+    within an interval its states are taken to be mixed evenly, but where nothing ran, it was in states that can wait:
+    who computes runs, or is ready to."""
     spans = sorted((float(event["begin"]), float(event["end"]), event["seconds"]) for event in intervals)
     found: dict[str, list[Usage]] = {}
     first = 0
@@ -159,6 +164,7 @@ def usage_by_state(intervals: Iterable[Mapping[str, Any]], samples: Iterable[Map
         begin = end - length
         while first < len(spans) and spans[first][1] <= begin:
             first += 1
+        weights: dict[str, float] = {}
         for span_begin, span_end, seconds in spans[first:]:
             if span_begin >= end:
                 break
@@ -166,9 +172,25 @@ def usage_by_state(intervals: Iterable[Mapping[str, Any]], samples: Iterable[Map
             if shared <= 0 or span_end <= span_begin:
                 continue
             for state, spent in seconds.items():
-                weight = shared * float(spent) / (span_end - span_begin)
-                found.setdefault(str(state), []).append(_usage(sample, weight, weight / length))
+                weights[str(state)] = weights.get(str(state), 0.0) + shared * float(spent) / (span_end - span_begin)
+        able = sum(weight for state, weight in weights.items() if state not in _COMPUTING)
+        covered = sum(weights.values())
+        for state, weight in weights.items():
+            usage = _usage(sample, weight, weight / length)
+            found.setdefault(state, []).append(_waited(usage, state, able / covered if covered else 1.0))
     return {state: _average(parts) for state, parts in found.items()}
+
+
+_COMPUTING = (State.FORWARD, State.BACKWARD, State.OPTIMIZER, State.EVALUATE, State.COPY)
+
+
+def _waited(usage: Usage, state: str, able: float) -> Usage:
+    """`usage`, of a sample that was in states which can wait for the share `able` of its time, in one of its states."""
+    if not usage.idle or not 0 < able < 1:
+        return usage
+    waiting = min(1.0, usage.idle / able)
+    idle = max(0.0, usage.idle - able) / (1 - able) if state in _COMPUTING else waiting
+    return replace(usage, idle=idle, disk=usage.disk * idle / usage.idle)
 
 
 _MOVING = 64e3
