@@ -128,6 +128,15 @@ class Bench:
             raise RuntimeError(f"{' '.join(arguments)}: {ended.stderr}")
         return dict(json.loads(ended.stdout.splitlines()[-1]))
 
+    def done(self, name: str) -> bool:
+        """Whether there is such a run, and it came to its end; what is left of another is removed."""
+        folder = self.folder / "runs" / name
+        result = folder / "result.json"
+        if result.exists() and json.loads(result.read_text())["status"] == "done":
+            return True
+        shutil.rmtree(folder, ignore_errors=True)
+        return False
+
     def run(self, job: str, overrides: dict[str, str], name: str) -> dict[str, float]:
         """The figures of one run, by the names that `explain` has for them."""
         settings = [word for key, value in overrides.items() for word in ("--set", f"{key}={value}")]
@@ -214,10 +223,10 @@ def noise(pairs: list[dict[str, Any]], figure: str) -> float | None:
 def measure(bench: Bench, kinds: list[str], rounds: int, state: dict[str, Any], save: Any) -> None:
     """Base runs, then all predictions, then pairs; each step is saved."""
     for job in sorted({KINDS[kind][0] for kind in kinds}):
-        if not (bench.folder / "runs" / f"{job}-base").exists():
-            bench.run(job, {}, f"{job}-first")
-            bench.run(job, {}, f"{job}-base")
-    if NEIGHBOUR in kinds and not (bench.folder / "runs" / "neighbour-base").exists():
+        for name in (f"{job}-first", f"{job}-base"):
+            if not bench.done(name):
+                bench.run(job, {}, name)
+    if NEIGHBOUR in kinds and not bench.done("neighbour-base"):
         with crowd(True):
             bench.run("language", {}, "neighbour-base")
     for kind in kinds:

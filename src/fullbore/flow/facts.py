@@ -31,6 +31,7 @@ def known(paths: RunPaths, ledger: Ledger) -> Facts:
         ranks=[read.ledger(path) for path in read.rank_files(paths).values()],
         source=job["data"]["source"],
         timed=_timed(job),
+        optimizer=job.get("train", {}).get("optimizer", "adamw"),
     )
 
 

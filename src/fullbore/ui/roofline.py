@@ -44,10 +44,9 @@ def picture(told: Mapping[str, Any], name: str) -> str:
     axes = _axes(told, points)
     title = f"{name}: its operations under the roofline of its machine"
     body = _grid(axes) + "".join(_roof(axes, told, dtype, peak) for dtype, peak in told["peaks"].items())
-    body += _memory(axes, told) + _points(axes, points)
-    foot = (
-        "A point: a class of operations. Its size: its share of forward, backward and optimizer. Dashes: to its roof"
-    )
+    taken = [axes.at(point["intensity"], point["rate"]) for point in points]
+    body += _memory(axes, told, taken) + _points(axes, points)
+    foot = "A point: a class of operations. Its size: its share of forward, backward and optimizer. Dashes: to its roof"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">'
         f"<title>{escape(title)}</title><style>{_style()}</style>"
@@ -101,14 +100,17 @@ def _roof(axes: Axes, told: Mapping[str, Any], dtype: str, peak: float) -> str:
     return f'<path class="{used}" d="M{x} {y}H{_RIGHT}"/>{text}'
 
 
-def _memory(axes: Axes, told: Mapping[str, Any]) -> str:
-    """The slope of the bandwidth, up to the highest peak."""
+def _memory(axes: Axes, told: Mapping[str, Any], taken: Sequence[tuple[float, float]]) -> str:
+    """The slope of the bandwidth, up to the highest peak, labelled away from the points at `taken`."""
     bandwidth, peak = told["bandwidth"], max(told["peaks"].values())
     low = max(10.0 ** axes.x[0], 10.0 ** axes.y[0] / bandwidth)
     x1, y1 = axes.at(low, bandwidth * low)
     x2, y2 = axes.at(peak / bandwidth, peak)
     angle = round(math.degrees(math.atan2(y2 - y1, x2 - x1)), 1)
-    x, y = x1 + 0.08 * (x2 - x1), y1 + 0.08 * (y2 - y1)
+    x, y = max(
+        ((x1 + part * (x2 - x1), y1 + part * (y2 - y1)) for part in (0.06, 0.3, 0.5)),
+        key=lambda place: min((math.dist(place, point) for point in taken), default=0.0),
+    )
     label = f"memory {format_bytes(bandwidth)}/s"
     text = f'<text class="rl-roof-text" transform="translate({x:.1f} {y:.1f}) rotate({angle})" y="-9">{label}</text>'
     return f'<path class="rl-roof" d="M{x1} {y1}L{x2} {y2}"/>{text}'

@@ -16,7 +16,7 @@ from fullbore.perf.plan.facts import Facts
 from fullbore.record.ledger import State
 from fullbore.spec.hardware import Ceilings
 from fullbore.spec.plan import Plan
-from fullbore.spec.work import Operation
+from fullbore.spec.work import Operation, Work
 
 _CLASSES: Mapping[str, str] = {
     "matmul": "products", "attention": "attention", "convolution": "convolutions", "elementwise": "elementwise",
@@ -28,8 +28,10 @@ _WIDE = 4.0
 """Bytes of an element outside the products."""
 _ELEMENT_FLOP = 0.25
 """FLOP of each element that an operation on elements reads or writes: one of about four passes computes."""
-_UPDATE = {"flop": 12.0, "bytes": 28.0}
-"""Of a parameter, in one update: AdamW reads weight, gradient and both moments, and writes all but the gradient."""
+_UPDATES = {"adamw": (12.0, 28.0), "sgd": (4.0, 20.0)}
+"""FLOP and bytes of a parameter in one update: weight, gradient and moments are read, all but the gradient written."""
+_MUON_ITERATIONS, _MUON_BYTES = 5, 50.0
+"""Newton-Schulz iterations that turn a matrix, three products each; bytes of each of its elements with them."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,10 @@ def of_run(facts: Facts) -> dict[str, Any] | None:
         if flops and moved and seconds
     ]
     if updating:
-        updates = float(facts.steps * plan.world_size * work.parameters)
-        flops, moved = (updates * _UPDATE[key] for key in ("flop", "bytes"))
-        points.append(_point("optimizer", flops, moved, updating, ceilings, plan, dtype="fp32"))
+        flops, moved = _update(work, facts.optimizer)
+        times = facts.steps * plan.world_size
+        dtype = "bf16" if facts.optimizer == "muon" and "bf16" in ceilings.matmul_flops else "fp32"
+        points.append(_point("optimizer", times * flops, times * moved, updating, ceilings, plan, dtype=dtype))
     everything = computing + updating
     told = [Point(**{**asdict(point), "share": point.seconds / everything}) for point in points]
     threads = plan.threads * plan.world_size
@@ -92,6 +95,24 @@ def of_run(facts: Facts) -> dict[str, Any] | None:
         "threads": threads,
         "points": [point.to_json() for point in sorted(told, key=lambda point: -point.seconds)],
     }
+
+
+def _update(work: Work, optimizer: str) -> tuple[float, float]:
+    """FLOP and bytes of one update on one rank."""
+    each = _UPDATES["sgd" if optimizer == "sgd" else "adamw"]
+    turned = flops = 0.0
+    for operation in work.operations:
+        if (
+            optimizer == "muon"
+            and operation.kind == "matmul"
+            and len(operation.shape) == 3
+            and operation.name != "head"
+        ):
+            short, long = sorted(operation.shape[1:])
+            turned += operation.count * short * long
+            flops += operation.count * _MUON_ITERATIONS * 2.0 * (2 * short**2 * long + short**3)
+    rest = max(0.0, work.parameters - turned)
+    return flops + each[0] * rest, _MUON_BYTES * turned + each[1] * rest
 
 
 def _sums(operations: list[Operation], ceilings: Ceilings, plan: Plan) -> tuple[float, float, float]:
