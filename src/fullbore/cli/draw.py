@@ -146,6 +146,21 @@ def predicted(value: Mapping[str, Any] | None, ink: Ink) -> list[str]:
     return ["", ink.bold("Predicted and measured"), *table(rows, head, right=(1, 2, 3))] if rows else []
 
 
+def foretold(entries: Sequence[Mapping[str, Any]] | None, ink: Ink) -> list[str]:
+    """What was predicted of this job while it was only a what-if."""
+    rows = [
+        [
+            f"{item['figure']}, from {item['run']}",
+            number(item["predicted"], item["unit"]),
+            number(item["measured"], item["unit"]),
+            f"{item['measured'] / item['predicted'] - 1:+.0%}",
+        ]
+        for item in entries or ()
+    ]
+    head = ("", "predicted", "measured", "off by")
+    return ["", ink.bold("What explain --if said of it"), *table(rows, head, right=(1, 2, 3))] if rows else []
+
+
 def metrics(result: Mapping[str, Any], ink: Ink) -> list[str]:
     """What the model reached, beside its baselines, and how fast it learnt."""
     rows = [[key.replace("_", " "), number(value)] for key, value in (result.get("metrics") or {}).items()]
@@ -240,6 +255,7 @@ def outcome(result: Mapping[str, Any], ink: Ink) -> list[str]:
         lines += ledger(result["ledger"], ink, energy=result.get("energy"))
     lines += energy(result.get("energy"), ink)
     lines += [*verdict(result.get("verdict"), ink), *predicted(result.get("predicted"), ink)]
+    lines += foretold(result.get("foretold"), ink)
     if result.get("model"):
         lines += ["", f"The model is in {result['model']}"]
     commands = result.get("next") or []
@@ -259,7 +275,7 @@ def plan(answer: Mapping[str, Any], ink: Ink) -> list[str]:
         *source(answer.get("source"), ink),
         *choices(planned.get("choices") or (), ink),
         *forecast(answer.get("predicted") or {}, ink),
-        *memory(answer.get("memory"), ink),
+        *memory(answer.get("memory"), ink, (answer.get("predicted") or {}).get("memory_bytes", {}).get("error")),
         *energy(answer.get("energy"), ink),
     ]
 
@@ -275,10 +291,11 @@ def source(value: Mapping[str, Any] | None, ink: Ink) -> list[str]:
     return [ink.bold("Data"), f"  {files} ({value['format']}): {about}{samples} samples", *filter(None, [kept]), ""]
 
 
-def memory(value: Mapping[str, float] | None, ink: Ink) -> list[str]:
-    """What a rank's memory would hold."""
-    rows = [[name.replace("_", " "), format_bytes(size)] for name, size in (value or {}).items() if size]
-    rows += [["total", format_bytes(sum((value or {}).values()))]]
+def memory(value: Mapping[str, float] | None, ink: Ink, error: float | None = None) -> list[str]:
+    """What a rank's memory would hold, and how far such predictions were off."""
+    rows = [[name.replace("_", " "), format_bytes(size), ""] for name, size in (value or {}).items() if size]
+    doubt = f"± {error:.0%}" if error is not None else "error not known yet"
+    rows += [["total", format_bytes(sum((value or {}).values())), doubt]]
     return ["", ink.bold("Memory of one rank"), *table(rows, right=(1,))] if value else []
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fullbore.base.errors import FullboreError, InputError, Interrupted, RunFailed, UsageError
+from fullbore.base.refusals import outgrown
 from fullbore.engine.process import settle
+from fullbore.flow import host
 from fullbore.flow.interrupt import Interrupts
 from fullbore.flow.session import Session
 from fullbore.flow.stages import wanted
@@ -108,6 +110,9 @@ def _execute(
             recorder.event("session", resumed=seen is None, began=recorder.began)
             if seen is not None and seen.warning:
                 session.message("warning", seen.warning)
+            if seen is None and (told := host.another(folder)):
+                text = f"this is another machine than the run began on ({told})"
+                session.message("warning", f"{text}: it keeps the plan that was frozen there")
             try:
                 _stages(session, seen, facts)
             except OSError as error:
@@ -116,7 +121,7 @@ def _execute(
             except KeyboardInterrupt as error:
                 failure = Interrupted(str(error) or "interrupted")
             except Exception as error:
-                failure = error
+                failure = outgrown(error) or error
             return _finish(session, facts, before, failure, counters, write_report)
     finally:
         with recorder.state(State.REPORT):
@@ -151,16 +156,21 @@ def _stages(session: Session, seen: Seen | None, facts: dict[str, Any]) -> None:
     facts["frozen"] = frozen
 
 
-def _remember(session: Session, facts: dict[str, Any], *, whole: bool) -> None:
-    """Keep what this run teaches about the next; `whole`: it was not resumed."""
-    from fullbore.flow import forecast, lines, prepare
+def _remember(session: Session, facts: dict[str, Any], *, whole: bool) -> list[dict[str, Any]]:
+    """Keep what this run teaches about the next; `whole`: it was not resumed. Returns what was predicted of its job
+    while it was only a what-if, beside what it measured."""
+    from fullbore.flow import forecast, foretold, lines, prepare
     from fullbore.flow.facts import known
+    from fullbore.perf.plan.facts import TRAINING
+    from fullbore.perf.plan.inside import undisturbed
 
     frozen = facts["frozen"]
     spared = prepare.spared(session)
     subject = lines.of_folder(session.job, session.run.paths, frozen.ceilings, spared, frozen.plan, frozen.work)
     found = known(session.run.paths, session.recorder.ledger())
     forecast.remember(subject, frozen, forecast.finished(facts["training"], found, whole=whole))
+    calm = whole and undisturbed(found, TRAINING)
+    return foretold.compared(session.job, found, frozen.ceilings.fingerprint) if calm else []
 
 
 def _finish(
@@ -194,7 +204,7 @@ def _finish(
                 write_report(folder)
         if failure is None and "frozen" in facts:
             with suppress(InputError, OSError):
-                _remember(session, facts, whole=not before.wall)
+                result["foretold"] = _remember(session, facts, whole=not before.wall)
         close(result, before + recorder.ledger())
         with suppress(OSError):
             folder.finish(result)

@@ -14,7 +14,7 @@ from typing import Any
 
 from fullbore.base.errors import FullboreError, InputError
 from fullbore.base.paths import RunPaths
-from fullbore.flow import forecast, lines, materials, prepare
+from fullbore.flow import forecast, foretold, lines, materials, prepare
 from fullbore.flow.lines import Subject
 from fullbore.models import build, tokenizer
 from fullbore.models import work as works
@@ -34,8 +34,6 @@ from fullbore.spec.plan import Plan, Prediction
 from fullbore.spec.train import TrainSection
 from fullbore.spec.work import Work
 
-QUANTITY = "what-if"
-"""Under this, history keeps what a change was predicted to bring, and what it brought."""
 _AGREED = ("precision", "threads", "micro_batch_size", "compile", "attention", "recompute")
 """What a plan decided for a job that left it to the program, and the changed job keeps."""
 _EVERY = ("evaluate_every", "checkpoint_every")
@@ -152,12 +150,15 @@ def what_if(found: Basis, change: Change) -> WhatIf:
 
 
 def asked(found: Basis, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """What `explain --if` answers, with a digest that shows later that nothing of it was changed."""
+    """What `explain --if` answers, with a digest that shows later that nothing of it was changed; kept in the run, so
+    that a run of the changed job can say how true it was."""
     written = {key: str(value) for key, value in overrides.items()}
     learning = any(key in _LEARNING or key.partition(".")[0] in _LEARNING for key in written)
     answer = what_if(found, Change(", ".join(f"{key} = {value}" for key, value in written.items()), written, learning))
     told = {"schema": 1, "run": found.paths.folder.name, **answer.to_json()}
-    return {**told, "sha256": hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()}
+    signed = {**told, "sha256": hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()}
+    foretold.keep(found.paths, load(found.paths.job, written).job, signed, answer.change.keys)
+    return signed
 
 
 def ranked(found: Basis) -> list[WhatIf]:
@@ -199,7 +200,7 @@ def _changed(found: Basis, job: Job) -> tuple[Subject, str, list[str]]:
     subject = replace(found.subject, job=job, amounts=amounts, work=work)
     plan = _plan(found, job, section, work, rows)
     needed = plan.world_size * sum(memory.predict(work, _exact(section, plan), plan.micro_batch_size).values())
-    if needed > proc.memory_available():
+    if needed > proc.memory_in_reach():
         notes.append("it may not fit in the memory that is available now")
     return replace(subject, plan=plan), "the cost model", notes
 
@@ -247,7 +248,7 @@ def _plan(found: Basis, job: Job, section: TrainSection, work: Work, rows: Mappi
         units_per_row=lines.units_per_row(job),
         units=work.units,
         cores=len(os.sched_getaffinity(0)),
-        memory_available=proc.memory_available(),
+        memory_available=proc.memory_in_reach(),
         memory_of=lambda micro: sum(memory.predict(work, section, micro).values()),
         has_validation=rows.get("validation", 0) > 0,
     )
@@ -345,10 +346,10 @@ def _counted(
 
 def _known_error(past: tuple[Past, ...], fingerprint: str, change: Change) -> float | None:
     """How far such changes were from what was predicted of them, on this machine; none if fewer than two were made."""
-    keys = "+".join(sorted(change.overrides))
     found = [
         abs(entry.measured / entry.predicted - 1)
         for entry in past
-        if (entry.fingerprint, entry.quantity, entry.kind) == (fingerprint, QUANTITY, keys) and entry.predicted
+        if (entry.fingerprint, entry.quantity, entry.kind) == (fingerprint, whatif.QUANTITY, change.keys)
+        and entry.predicted
     ]
     return median(found[-9:]) if len(found) > 1 else None

@@ -16,6 +16,8 @@ from fullbore.spec.model import ATTENDING, BLOCKS, DecoderModel, MLPModel, ResNe
 from fullbore.spec.plan import Plan, Prediction
 from fullbore.spec.train import TrainSection
 
+QUANTITY = "what-if"
+"""Under this, history keeps the ratio that a change was predicted to bring, and the ratio that it brought."""
 _ALL = 0.95
 """A sum has an error if that of so much of it is known."""
 
@@ -33,6 +35,11 @@ class Change:
     @property
     def settings(self) -> str:
         return " ".join(f"--set {key}={value}" for key, value in self.overrides.items())
+
+    @property
+    def keys(self) -> str:
+        """What is changed, whatever to: changes of one kind are off alike."""
+        return "+".join(sorted(self.overrides))
 
 
 @dataclass(frozen=True)

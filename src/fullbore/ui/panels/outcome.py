@@ -62,6 +62,10 @@ def _advice(item: Mapping[str, Any], first: bool) -> str:
     gain, error = number(item.get("predicted_gain")), number(item.get("error"))
     figure = f"{percent(gain, sign=True)} predicted" if gain is not None else ""
     figure += f" ± {percent(error)}" if figure and error is not None else ""
+    now, then = number(item.get("now")), number(item.get("then"))
+    if item.get("figure") and now is not None and then is not None:
+        told = format_seconds if item.get("unit") == "s" else format_count
+        figure += f": {said(item['figure'], 40)} {told(now)} → {told(then)}"
     setting = str(item.get("set") or "")
     change = f"<code>{said(setting if setting.startswith('-') else f'--set {setting}', 200)}</code>" if setting else ""
     lead = "Do first" if first else "Then"
