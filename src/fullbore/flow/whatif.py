@@ -199,6 +199,8 @@ def _changed(found: Basis, job: Job) -> tuple[Subject, str, list[str]]:
     )  # fmt: skip
     subject = replace(found.subject, job=job, amounts=amounts, work=work)
     plan = _plan(found, job, section, work, rows)
+    if plan.attention != found.plan.attention and _by_trials(found, work, plan) is None:
+        notes.append("what another way to compute attention takes is known by trials alone, and none was made")
     needed = plan.world_size * sum(memory.predict(work, _exact(section, plan), plan.micro_batch_size).values())
     if needed > proc.memory_in_reach():
         notes.append("it may not fit in the memory that is available now")
