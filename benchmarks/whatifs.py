@@ -55,7 +55,7 @@ width = 128
 layers = 4
 heads = 4
 [train]
-budget = "5s"
+budget = "4s"
 global_batch_size = 16
 sequence_length = 256
 compile = false
@@ -75,11 +75,11 @@ kind = "classification"
 kind = "mlp"
 hidden = [1024, 1024]
 [train]
-budget = "5s"
+budget = "4s"
 global_batch_size = 256
 compile = false
 """
-COMPRESSED = LANGUAGE.replace('"5s"', '"16 steps"') + "[compress]\nsamples = 96\n"
+COMPRESSED = LANGUAGE.replace('"4s"', '"16 steps"') + "[compress]\nsamples = 96\n"
 JOBS = {"language": LANGUAGE, "table": TABLE, "compressed": COMPRESSED}
 KINDS: dict[str, tuple[str, dict[str, str]]] = {
     "precision": ("language", {"train.precision": "fp32"}),
@@ -140,8 +140,7 @@ class Bench:
     def run(self, job: str, overrides: dict[str, str], name: str) -> dict[str, float]:
         """The figures of one run, by the names that `explain` has for them."""
         settings = [word for key, value in overrides.items() for word in ("--set", f"{key}={value}")]
-        self.call("run", str(self.folder / f"{job}.toml"), "--name", name, *settings)
-        answer = self.call("explain", name)
+        answer = self.call("run", str(self.folder / f"{job}.toml"), "--name", name, *settings)
         plan = json.loads((self.folder / "runs" / name / "plan.json").read_text())
         work = json.loads((self.folder / "runs" / name / "work.json").read_text())
         states = ("data wait", "copy", "forward", "backward", "optimizer", "exposed communication", "checkpoint",

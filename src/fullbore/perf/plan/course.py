@@ -39,9 +39,10 @@ _HASHED = 2e9
 """Bytes/s at which what is kept from before is read and compared with its checksum."""
 _ROUND_ROWS, _ROUND_CALL = 33, 1e-3
 """Rows, and seconds beside them, of each variant in a round of timing; 5 to 15 rounds, and 3 s at most beyond 5."""
-_THREAD_ROWS = 6 * 32
-"""Rows that tell with how many threads a variant is faster."""
-_ANSWER_SECONDS, _REPORT_SECONDS, _SAVE_SECONDS = 0.5, 0.3, 0.05
+_THREAD_ROWS = 3 * 32 * 2.7
+"""Rows that tell with how many threads a network is faster: three batches on all cores, and three on one, which takes
+about 1.7 times as long."""
+_ANSWER_SECONDS, _REPORT_SECONDS, _SAVE_SECONDS = 0.25, 0.1, 0.02
 
 
 @dataclass(frozen=True)
@@ -146,9 +147,12 @@ def _variant_row(
 
 
 def _compress(section: CompressSection, row: float) -> float:
-    """Every variant judges its samples twice, int8 sees as many others before, and all are timed."""
-    variants = len({"fp32", *section.variants})
-    passes = 2 * variants + ("int8" in section.variants)
+    """Every variant judges its samples twice, int8 sees as many others before, and all are timed; what the layers stand
+    in that int8 leaves as they are is timed before. Whatever is timed, is first told how many threads suit it."""
+    wanted = {"fp32", *section.variants}
+    variants, narrow = len(wanted), wanted == {"fp32", "bf16", "int8"}
+    passes = 2 * variants + ("int8" in wanted)
     once = variants * (_ROUND_ROWS * row + _ROUND_CALL)
-    timing = max(5 * once, min(15 * once, 3.0))
-    return row * (passes * section.samples + variants * _THREAD_ROWS) + timing
+    timing = max(5 * once, min(15 * once, 3.0)) + 3 * narrow * 2 * _ROUND_ROWS * row
+    told = 1 + variants + 2 * narrow
+    return row * (passes * section.samples + told * _THREAD_ROWS) + timing
