@@ -16,6 +16,7 @@ from fullbore.base.units import (
     BudgetUnit,
     format_bytes,
     format_count,
+    format_of,
     format_seconds,
     format_share,
     parse_budget,
@@ -163,3 +164,9 @@ def test_a_printed_duration_reads_back_to_what_it_shows(seconds: float) -> None:
 )  # fmt: skip
 def test_figures_as_people_read_them(found: str, text: str) -> None:
     assert found == text
+
+
+def test_a_share_of_a_ceiling() -> None:
+    assert format_of(0.25, 2e12, "FLOP/s") == "500 GFLOP/s of 2 TFLOP/s"
+    assert format_of(0.5, 34.6e9, "B/s") == "17.3 GB/s of 34.6 GB/s"
+    assert format_of(0.9, 2, "cores") == "1.8 of 2 cores"

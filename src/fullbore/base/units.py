@@ -86,6 +86,16 @@ def format_flops(rate: float) -> str:
     return f"{rate / size:.3g} {unit}FLOP/s"
 
 
+def format_of(share: float, whole: float, unit: str) -> str:
+    """`219 GFLOP/s of 948 GFLOP/s`, `8.33 GB/s of 34.6 GB/s`, `1.8 of 2 cores`."""
+    match unit:
+        case "FLOP/s":
+            return f"{format_flops(share * whole)} of {format_flops(whole)}"
+        case "B/s":
+            return f"{format_bytes(share * whole)}/s of {format_bytes(whole)}/s"
+    return f"{share * whole:.2g} of {whole:.2g} {unit}"
+
+
 @dataclass(frozen=True)
 class Budget:
     """How long to train: an amount of seconds, steps, tokens, samples or epochs."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from fullbore.base.units import format_bytes, format_count, format_joules, format_seconds, format_share
+from fullbore.base.units import format_bytes, format_count, format_joules, format_of, format_seconds, format_share
 from fullbore.cli.ink import Ink
 
 _BAR = 28
@@ -108,8 +108,17 @@ def _spread(amount: Mapping[str, float]) -> bool:
 def utilisation(entries: Sequence[Mapping[str, Any]] | None, ink: Ink) -> list[str]:
     """How busy each resource was while the job trained: the busiest is the limit."""
     ordered = sorted(entries or (), key=lambda entry: -entry["utilisation"])
-    rows = [[entry["resource"], format_share(entry["utilisation"]), bar(entry["utilisation"])] for entry in ordered]
-    return ["", ink.bold("How busy each resource was"), *table(rows, right=(1,))] if rows else []
+    rows = [
+        [entry["resource"], format_share(entry["utilisation"]), _of_ceiling(entry), bar(entry["utilisation"])]
+        for entry in ordered
+    ]
+    title = ink.bold("How busy each resource was, of what was measured here at most")
+    return ["", title, *table(rows, right=(1, 2))] if rows else []
+
+
+def _of_ceiling(entry: Mapping[str, Any]) -> str:
+    ceiling = entry.get("ceiling")
+    return format_of(entry["utilisation"], ceiling, entry["unit"]) if ceiling else ""
 
 
 def busy(value: Mapping[str, float], whole: float, ink: Ink) -> list[str]:

@@ -39,6 +39,9 @@ class Utilisation:
     demand: float
     capacity: float
     utilisation: float
+    ceiling: float | None = None
+    """What was measured that it can do at most, all of it together, in `unit`; none: it has no other measure."""
+    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,22 +128,28 @@ def utilisation(facts: Facts) -> tuple[Utilisation, ...]:
     seconds, samples = facts.seconds(*TRAINING), facts.samples
     if not seconds or not samples:
         return ()
-    usage = facts.used(TRAINING)
-    found: list[tuple[str, float, float]] = []
+    usage, plan, ceilings = facts.used(TRAINING), facts.plan, facts.ceilings
+    found: list[tuple[str, float, float, float | None, str]] = []
     if usage.seconds:
-        found.append(("cores", usage.cpu_self * seconds, facts.cores))
-    found.append(("the main thread", sum(facts.seconds(state) for state in COMPUTE), 1.0))
+        found.append(("cores", usage.cpu_self * seconds, facts.cores, facts.cores, "cores"))
+    found.append(("the main thread", sum(facts.seconds(state) for state in COMPUTE), 1.0, None, ""))
     if facts.ledger.busy.get("feed"):
-        found.append(("the feed", facts.ledger.busy["feed"], 1.0))
+        threads = float(plan.feed_threads) if plan is not None else 1.0
+        found.append(("the feed", facts.ledger.busy["feed"], threads, threads, "threads"))
     reached = efficiency(facts)
-    if reached is not None:
-        computing = facts.seconds(*COMPUTE)
-        dtype = facts.plan.precision if facts.plan else "dtype"
-        found.append((f"{dtype} arithmetic", reached.arithmetic * computing, 1.0))
-        found.append(("memory bandwidth", reached.bandwidth * computing, 1.0))
-    if facts.ceilings is not None and usage.seconds:
-        moving = usage.read_rate / facts.ceilings.disk_read + usage.write_rate / facts.ceilings.disk_write
-        found.append(("disk", moving * seconds, 1.0))
-    cut = ((name, min(busy, seconds * many), many) for name, busy, many in found)
-    demands = [Utilisation(name, busy / samples, many, busy / seconds / many) for name, busy, many in cut]
+    if reached is not None and plan is not None and ceilings is not None:
+        computing, peak = facts.seconds(*COMPUTE), ceilings.peak(plan.precision, plan.threads * plan.world_size)
+        found.append((f"{plan.precision} arithmetic", reached.arithmetic * computing, 1.0, peak, "FLOP/s"))
+        found.append(("memory bandwidth", reached.bandwidth * computing, 1.0, ceilings.memory_bandwidth, "B/s"))
+    if ceilings is not None and usage.seconds:
+        for name, rate, ceiling in (
+            ("disk, reading", usage.read_rate, ceilings.disk_read),
+            ("disk, writing", usage.write_rate, ceilings.disk_write),
+        ):
+            found.append((name, rate / ceiling * seconds, 1.0, ceiling, "B/s"))
+    cut = ((name, min(busy, seconds * many), many, *ceiling) for name, busy, many, *ceiling in found)
+    demands = [
+        Utilisation(name, busy / samples, many, busy / seconds / many, ceiling, unit)
+        for name, busy, many, ceiling, unit in cut
+    ]
     return tuple(sorted(demands, key=lambda item: -item.utilisation))

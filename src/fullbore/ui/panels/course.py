@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fullbore.base.colours import FAMILY
-from fullbore.base.units import format_bytes, format_joules, format_seconds, plural
+from fullbore.base.units import format_bytes, format_joules, format_of, format_seconds, plural
 from fullbore.ui import charts
 from fullbore.ui.charts import Layer, Line, Mark, Part
 from fullbore.ui.markup import LOWER_IS_BETTER, baselines, colour, percent, quality, said, table
@@ -247,12 +247,17 @@ def _utilisation(view: View) -> str:
         (
             said(item.get("resource", ""), 60),
             percent(busy, 1),
+            format_of(busy, ceiling, said(item.get("unit", ""), 20))
+            if (ceiling := number(item.get("ceiling")))
+            else "",
             f'<span class="use"><i style="width:{min(busy, 1):.1%}"></i></span>',
         )
         for item in map(mapping, listing(view.verdict.get("utilisation"))[:8])
         if (busy := number(item.get("utilisation"))) is not None
     ]
-    return table(("busy in training", "#share", "0 … 100 %"), rows, "predicted") if rows else ""
+    return (
+        table(("busy in training", "#share", "#of what was measured", "0 … 100 %"), rows, "predicted") if rows else ""
+    )
 
 
 def _memory_limit(view: View) -> float:
