@@ -30,8 +30,9 @@ FLAGS = {
     "init": {"--data"},
     "check": {"--set", "--resolved"},
     "run": {"--set", "--name"},
-    "resume": set(),
+    "resume": {"--set"},  # hidden: it says why there is none
     "explain": {"--drop-last-step", "--if", "--roofline"},
+    "tune": {"--budget", "--set", "--also", "--out", "--force"},
     "bench": {"--rounds", "--budget", "--metric", "--warm-up", "--set", "--against", "--seed", "--out", "--keep"},
     "report": {"--output"},
     "runs ls": set(),

@@ -87,6 +87,9 @@ def test_the_other_verbs_answer(result: dict[str, Any], here: Path) -> None:
     assert ask("pack", "table.csv", "shards", "--set", "data.label=answer", cwd=here)["kept"] == 400
     refused = ask("resume", "first", cwd=here, code=2)
     assert "is finished" in refused["error"]["message"]
+    refused = ask("resume", "first", "--set", "train.budget=9s", cwd=here, code=2)["error"]
+    assert "--set train.budget=9s: a run is resumed under its own job and plan" in refused["message"]
+    assert refused["hint"].endswith("first/job.toml --set train.budget=9s")
 
 
 def test_serve_answers_and_stops_on_sigterm(result: dict[str, Any], here: Path) -> None:

@@ -134,6 +134,15 @@ def test_idx_keeps_its_own_test_split(make: Prepare, tmp_path: Path, packed: boo
     assert by_split["train"] == corpus.info["class_counts"]
 
 
+def test_a_limit_cuts_the_test_split_of_idx_first(make: Prepare, tmp_path: Path) -> None:
+    fashion(tmp_path / "f", packed=False)
+    corpus = make(tmp_path / "f", "classification", validation=0.2, limit=50)
+    assert sum(len(everything(corpus, split)["label"]) for split in ("train", "validation", "test")) == 50
+    assert len(everything(corpus, "train")["label"]) > 20
+    assert all(name.startswith("train-") for name in everything(corpus, "train")["id"])
+    assert not any(name.startswith("t10k-") for name in everything(corpus, "test")["id"])
+
+
 def test_damaged_idx_is_named(make: Prepare, tmp_path: Path) -> None:
     fashion(tmp_path / "f", False)
     images, labels = tmp_path / "f" / "train-images-idx3-ubyte", tmp_path / "f" / "train-labels-idx1-ubyte"

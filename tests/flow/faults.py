@@ -53,7 +53,8 @@ class Fault:
     seconds: float = 0.0
     """That lines are withheld, a process is stopped, or neighbours stay."""
     at: float = 0.0
-    """Seconds after exec (of a rank: after it began) when it begins."""
+    """Seconds after exec when it begins; of a rank: after it began; of a limit on memory: after the run had its plan,
+    which heeds limits."""
     processes: int = 0
     rate: int = 0
     """Bytes/s of the disk."""
@@ -84,7 +85,7 @@ def _draw(kind: str, chance: random.Random) -> Fault:
             return Fault(kind, rate=int(chance.uniform(3e6, 12e6)))
         case "memory limit":
             room = int(chance.uniform(5e6, 40e6))
-            return Fault(kind, seconds=chance.uniform(3, 8), at=chance.uniform(2, 4), room=room)
+            return Fault(kind, seconds=chance.uniform(3, 8), at=chance.uniform(0.2, 1.5), room=room)
         case _:
             return Fault(kind, rate=int(chance.uniform(40e6, 150e6)))
 
@@ -164,7 +165,7 @@ class Lab:
                 for _ in range(NEIGHBOURS in given)
             ]
             if MEMORY in given:
-                injectors.append(threading.Thread(target=_tighten, args=(given[MEMORY], process.pid)))
+                injectors.append(threading.Thread(target=self._tighten, args=(given[MEMORY], process.pid)))
             for kind in {STOPPED, RANK} & given.keys():
                 injectors.append(threading.Thread(target=_stop, args=(given[kind], process.pid, spans[kind])))
             for thread in injectors:
@@ -194,6 +195,23 @@ class Lab:
                         spans[SOURCE].append((began, time.perf_counter()))
         except BrokenPipeError:
             pass
+
+    def _tighten(self, fault: Fault, pid: int) -> None:
+        """Limit a run's memory for a while to what it holds of its own and a little more."""
+        group, before = _group("memory"), set(self._plans())
+        while _running(pid) and not set(self._plans()) - before:
+            time.sleep(0.02)
+        time.sleep(fault.at)
+        ended = time.perf_counter() + fault.seconds
+        if _running(pid):
+            own = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())["total_rss"]
+            (group / "memory.limit_in_bytes").write_text(str(int(own) + fault.room))
+        while time.perf_counter() < ended and _running(pid):
+            time.sleep(0.02)
+        (group / "memory.limit_in_bytes").write_text("-1")
+
+    def _plans(self) -> list[Path]:
+        return list((self.bench.folder / "runs").glob("*/plan.json"))
 
 
 def _lines() -> list[bytes]:
@@ -286,19 +304,6 @@ def _limits(faults: dict[str, Fault]) -> Iterator[Callable[[], None]]:
 
 def _group(controller: str) -> Path:
     return _GROUPS / controller / f"fullbore-{os.getpid()}"
-
-
-def _tighten(fault: Fault, pid: int) -> None:
-    """Limit a run's memory for a while to what it holds of its own and a little more."""
-    group = _group("memory")
-    time.sleep(fault.at)
-    ended = time.perf_counter() + fault.seconds
-    if _running(pid):
-        own = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())["total_rss"]
-        (group / "memory.limit_in_bytes").write_text(str(int(own) + fault.room))
-    while time.perf_counter() < ended and _running(pid):
-        time.sleep(0.02)
-    (group / "memory.limit_in_bytes").write_text("-1")
 
 
 def evict() -> None:

@@ -298,3 +298,16 @@ def test_what_the_job_sets_of_attention_and_feed_is_in_plan_and_trials() -> None
         if key not in ("attention", "recompute", "prefetch", "feed_threads")
     }
     assert Plan.from_json(old) == replace(plan, attention="auto", prefetch=4, feed_threads=1)
+
+
+def test_what_ran_out_of_memory_is_not_tried_again() -> None:
+    asked = section(global_batch_size=32)
+    given_ = limits(memory_of=lambda size: 1e9 + 1e8 * size)
+    first = choose.next_setting(asked, [], given_)
+    assert first is not None and first.micro_batch_size > 1
+    less = choose.below(asked, given_, first.micro_batch_size)
+    then = choose.next_setting(asked, [], less)
+    assert then is not None and then.micro_batch_size < first.micro_batch_size
+    assert choose.plan(asked, [], less).micro_batch_size < first.micro_batch_size
+    with pytest.raises(DoesNotFit, match="a micro-batch of 1 needs"):
+        choose.next_setting(asked, [], choose.below(asked, given_, 1))

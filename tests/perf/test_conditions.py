@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fullbore.perf.plan import killed
 from fullbore.perf.plan.conditions import notes
 from fullbore.perf.plan.facts import Facts, Usage
 from fullbore.record.ledger import Ledger
@@ -48,3 +49,17 @@ def test_nothing_is_said_of_a_calm_run() -> None:
 def test_what_was_otherwise_is_said(facts: Facts, events: list[dict[str, Any]], told: str) -> None:
     (note,) = notes(facts, events)
     assert told in note
+
+
+def test_the_end_of_a_killed_run() -> None:
+    begun = [{"kind": "session", "t": 100.0, "began": 100.0}]
+    calm = {"kind": "resource", "t": 107.0, "memory_available": 8e9, "rss": 4e8}
+    assert killed.notes([]) == []
+    (told,) = killed.notes([*begun, calm])
+    assert "no events after 7 s" in told
+    for sample, said in (
+        ({**calm, "memory_limit": 300_000_000, "memory_available": 2e6}, "2 MB were left of the limit of 300 MB"),
+        ({**calm, "memory_available": 1e7}, "10 MB were left of the machine's memory"),
+    ):
+        found = killed.notes([*begun, calm, sample])
+        assert len(found) == 2 and said in found[1] and "the kernel kills for want of memory" in found[1]

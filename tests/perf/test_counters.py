@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from fullbore.perf.measure import proc
 from fullbore.perf.measure.counters import Beat, Counters, held, reading, sample
 from fullbore.record.read import events
 from fullbore.record.sink import Sink
-from fullbore.record.span import Recorder
+from fullbore.record.span import Recorder, exec_time
 
 SPIN = "import time\nwhile time.process_time() < 30: pass"
 DETACHED = (
@@ -147,7 +148,7 @@ def test_only_what_neither_ran_nor_stood_ready_nor_waited_for_a_disk_was_stopped
 def test_a_stop_is_timed_though_others_keep_the_disk_busy(tmp_path: Path) -> None:
     program = (
         "import sys\nfrom pathlib import Path\nfrom fullbore.record.sink import Sink\n"
-        "from fullbore.record.span import Recorder\nfrom fullbore.perf.measure.counters import Counters\n"
+        "from fullbore.record.span import Recorder, exec_time\nfrom fullbore.perf.measure.counters import Counters\n"
         "recorder = Recorder(Sink(Path(sys.argv[1])))\n"
         "with Counters(recorder):\n    print('ready', flush=True)\n    sys.stdin.read()\nrecorder.close()\n"
     )
@@ -176,10 +177,29 @@ def test_samples_from_before_there_was_a_place_for_them(tmp_path: Path) -> None:
         counters.settle()
     recorder.close()
     found = list(events(tmp_path / "events.jsonl"))
-    assert found[0]["kind"] == "energy" and [event["kind"] for event in found].count("resource") >= 2
-    ends = [event["t"] for event in found if event["kind"] == "resource"]
-    assert ends == sorted(ends) and sum(event["seconds"] for event in found if event["kind"] == "resource") > 0.2
+    assert [event["kind"] for event in found].count("energy") == 1
+    assert [event["kind"] for event in found].count("resource") >= 2
+    samples = [event for event in found if event["kind"] == "resource"]
+    ends = [event["t"] for event in samples]
+    assert ends == sorted(ends) and sum(event["seconds"] for event in samples[1:]) > 0.2
+    assert samples[0]["seconds"] == pytest.approx(samples[0]["t"] - exec_time(), abs=0.1)
     assert recorder.ledger().busy["recording"] > 0
+
+
+STARTED = """
+import json, os, threading
+from fullbore.perf.measure.counters import since_exec
+print(json.dumps(since_exec(threading.get_native_id(), 2)))
+"""
+
+
+def test_a_stop_before_the_first_sample_is_seen() -> None:
+    process = subprocess.Popen([sys.executable, "-c", STARTED], stdout=subprocess.PIPE, text=True)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(1.5)
+    process.send_signal(signal.SIGCONT)
+    found = json.loads(process.communicate(timeout=20)[0])
+    assert 1.2 <= found["held"] <= found["seconds"] or found["read_bytes_per_second"] * found["seconds"] > 2**20
 
 
 def test_a_cgroups_limit_counts_wherever_the_process_lies(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,6 +216,8 @@ def test_a_cgroups_limit_counts_wherever_the_process_lies(monkeypatch: pytest.Mo
     monkeypatch.setattr(proc, "read", lambda path: files.get(path, ""))
     page = os.sysconf("SC_PAGE_SIZE")
     assert proc.memory_total() == 10**9 and proc.memory_available() == 4 * 10**8
+    files["/proc/self/status"] = "VmRSS:\t  300000 kB\nRssAnon:\t  200000 kB\nRssFile:\t 100000 kB\n"
+    assert proc.memory_in_reach() == 4 * 10**8 + 200_000 * 1024, "what it holds already is its own"
     assert proc.memory_limit() == proc.MemoryLimit(10**9, 12, 3 * page, 2)
     second = {
         **{"/proc/meminfo": files["/proc/meminfo"], "/proc/self/cgroup": "0::/x/y\n"},

@@ -326,4 +326,4 @@ def test_what_a_child_was_busy_with_is_told_once(tmp_path: Path) -> None:
     recorder.take_back(Ledger({}, {"feed": 2.0, "checkpoint": 3.0}))
     assert {**recorder.ledger().busy, "recording": 0} == {"feed": 3.0, "checkpoint": 3.0, "recording": 0}
     recorder.close()
-    assert read.ledger(path).busy == {"feed": 3.0, "checkpoint": 3.0}
+    assert {**read.ledger(path).busy, "recording": 0} == {"feed": 3.0, "checkpoint": 3.0, "recording": 0}

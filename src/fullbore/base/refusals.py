@@ -52,6 +52,25 @@ def refusal(error: OSError) -> FullboreError | None:
     return made
 
 
+_NO_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory", "bad alloc", "out of memory")
+
+
+def outgrown(error: Exception) -> DoesNotFit | None:
+    """`error` as one of ours if it says that no memory was left, as Python, torch and its kernels do; else none."""
+    told = str(error).strip().partition("\n")[0]
+    if not isinstance(error, MemoryError | RuntimeError) or isinstance(error, FullboreError):
+        return None
+    if not isinstance(error, MemoryError) and not any(words in told.lower() for words in _NO_MEMORY):
+        return None
+    hint = (
+        "a smaller train.micro_batch_size, train.sequence_length or model, or train.recompute=true, needs less; "
+        "a run that is resumed keeps its plan: run the job again"
+    )
+    made = DoesNotFit(f"out of memory{f': {told}' if told else ''}", hint=hint)
+    made.__cause__ = error
+    return made
+
+
 @contextmanager
 def about(path: Path) -> Iterator[None]:
     """An OSError of the block is one about `path`, not about a draft beside it, nor about no file at all."""

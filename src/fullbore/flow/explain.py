@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from fullbore.base.errors import FullboreError, InputError
-from fullbore.flow import energy, lines, whatif
+from fullbore.flow import energy, host, lines, whatif
 from fullbore.flow.facts import known
-from fullbore.perf.plan import conditions, roofline
+from fullbore.perf.plan import conditions, killed, roofline
 from fullbore.perf.plan.facts import TRAINING, Facts
 from fullbore.perf.plan.inside import mfu
 from fullbore.perf.plan.steady import steady
@@ -33,13 +33,16 @@ def explain(name: str, what_if: Mapping[str, Any] | None = None) -> dict[str, An
     found = known(paths, ledger)
     events = list(read.events(paths.events()))
     changes, missing = changed(run, found)
+    if told := host.another(run):
+        missing.append(f"it ran on another machine than this one ({told}): its figures and what-ifs are of that one")
+    ended = killed.notes(events) if (status := run.status()) == "killed" else []
     taken, reached = steady(events), mfu(found)
     answer = {
         "schema": 1,
         "run": run.name,
-        "status": run.status(),
+        "status": status,
         "error": result.get("error"),
-        "notes": [*missing, *conditions.notes(found, events)],
+        "notes": [*missing, *ended, *conditions.notes(found, events)],
         "verdict": verdict(found, [change.advice() for change in changes]).to_json(),
         "seconds": ledger.wall,
         "ledger": ledger.to_json(),

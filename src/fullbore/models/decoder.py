@@ -198,13 +198,9 @@ class Decoder(nn.Module):
 
 def check(section: DecoderModel) -> None:
     """Raises InputError where the section's sizes do not divide."""
-    kept = section.key_value_heads or section.heads
-    if section.width % section.heads or section.width // section.heads % 2:
-        raise InputError(
-            f"model.width: found {section.width} with {section.heads} heads, expected an even number of units per head"
-        )
-    if section.heads % kept:
-        raise InputError(f"model.key_value_heads: found {kept}, expected a divisor of heads = {section.heads}")
+    for key, message, other in section.misfits():
+        named = f"model.{other} = {getattr(section, other)}"
+        raise InputError(f"model.{key}: {message.format(named)}")
 
 
 def to_config(module: Decoder, *, positions: int, end_of_text: int | None, pad: int | None) -> dict[str, Any]:

@@ -99,15 +99,8 @@ def _pairing(site: Site, task: TaskSection | None, model: ModelSection | None) -
 def _heads(site: Site, model: ModelSection | None) -> Iterator[Problem]:
     if not isinstance(model, DecoderModel):
         return
-    if model.width % model.heads:
-        yield site.problem("model.heads", f"{model.heads} does not divide {{}}", "model.width")
-    elif model.width // model.heads % 2:
-        message = (
-            f"{model.heads} makes heads {model.width // model.heads} wide; rotary positions need an even width; {{}}"
-        )
-        yield site.problem("model.heads", message, "model.width")
-    if model.key_value_heads is not None and model.heads % model.key_value_heads:
-        yield site.problem("model.key_value_heads", f"{model.key_value_heads} does not divide {{}}", "model.heads")
+    for key, message, other in model.misfits():
+        yield site.problem(f"model.{key}", message, f"model.{other}")
 
 
 @_about("model", "train")

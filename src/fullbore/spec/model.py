@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -28,6 +29,16 @@ class DecoderModel(Section):
     """Base of the rotary frequencies."""
     tie_embeddings: bool = True
     """Whether the output layer shares the embedding's weights."""
+
+    def misfits(self) -> Iterator[tuple[str, str, str]]:
+        """Sizes that do not divide: the field, what is wrong with it ({} stands for the other field), the other."""
+        if self.width % self.heads:
+            yield "heads", f"{self.heads} does not divide {{}}", "width"
+        elif self.width // self.heads % 2:
+            wide = self.width // self.heads
+            yield "heads", f"{self.heads} makes heads {wide} wide; rotary positions need an even width; {{}}", "width"
+        if self.key_value_heads is not None and self.heads % self.key_value_heads:
+            yield "key_value_heads", f"{self.key_value_heads} does not divide {{}}", "heads"
 
 
 class ResNetModel(Section):

@@ -13,7 +13,7 @@ from typing import Any
 
 from fullbore.perf.measure import proc
 from fullbore.perf.measure.energy import Meter
-from fullbore.record.span import RECORDING, Recorder
+from fullbore.record.span import RECORDING, Recorder, exec_time
 
 
 @dataclass(frozen=True)
@@ -152,13 +152,32 @@ def held(before: Beat, after: Beat, cores: int) -> float:
     return max(0.0, late - max(0.0, active) - disk)
 
 
+_FETCHED = 2**20
+"""Bytes from a disk beyond which a process that idled as it began waited for them."""
+
+
+def since_exec(thread: int, cores: int) -> dict[str, Any]:
+    """A sample of the time until now, of what the kernel has counted for this process since it began; what the machine
+    did meanwhile nobody knows, so idling is taken for the disk if much was read from one, else for being stopped."""
+    now, age = _beat(thread), time.time() - exec_time()
+    none = proc.ThreadTimes(0.0, 0.0)
+    first = Beat(now.clock - age, none if now.thread else None, 0.0, now.from_disk, now.stalled)
+    ready = now.thread.stood_ready / age if now.thread else 0.0
+    found: dict[str, Any] = {"seconds": age, "late": 0.0, "cores": cores, "cpu_self": now.cpu / age}
+    found |= {"cpu_waiting": ready, "main_waiting": ready} if now.thread else {}
+    found["read_bytes_per_second"] = now.from_disk / age
+    if now.from_disk > _FETCHED:
+        return {**found, "held": 0.0, "iowait": max(0.0, 1 - now.cpu / age - ready)}
+    return {**found, "held": held(first, now, cores)}
+
+
 class Counters:
     """`with Counters(recorder):` samples this process and its children until the block ends.
 
     A sample costs some reads of /proc and /sys (well under a millisecond of one core) and one event; between two there
     are some beats, which see when the process is stopped. An `energy` event says first which energy counters there are.
-    The thread that enters the block is the one whose time is accounted for. Without a recorder, as before there is a
-    place for events, they wait for `attach`.
+    The thread that enters the block is the one whose time is accounted for. Without a recorder, as when the process has
+    only begun and there is no place for events yet, they wait for `attach`; the first is of the time since exec.
     """
 
     def __init__(self, recorder: Recorder | None = None, interval: float = 1.0) -> None:
@@ -174,6 +193,8 @@ class Counters:
         """The first reading is made here: a block that keeps the interpreter busy would make the thread wait for it."""
         tree, meter, accounted = proc.Tree(os.getpid()), Meter(), threading.get_native_id()
         self._tell("energy", counters=meter.names, problems=meter.problems)
+        if self._recorder is None:
+            self._tell("resource", **since_exec(accounted, proc.core_count()))
         given = (tree, meter, accounted, reading(tree, meter, accounted))
         self._thread = threading.Thread(target=self._run, args=given, name="fullbore-counters", daemon=True)
         self._thread.start()

@@ -74,6 +74,12 @@ def memory_available() -> int:
     return min(found)
 
 
+def memory_in_reach() -> int:
+    """Bytes that this process may come to hold: what it holds of its own now, and what can be had."""
+    own = (line.split() for line in read("/proc/self/status").splitlines() if line.startswith("RssAnon:"))
+    return memory_available() + sum(int(fields[1]) * 1024 for fields in own)
+
+
 @dataclass(frozen=True)
 class MemoryLimit:
     """What a limit on memory has done to the cgroup of this process, since that was made."""

@@ -216,7 +216,7 @@ def next_setting(section: TrainSection, trials: Sequence[Trial], limits: Limits)
     What matters most comes first, because time may end the trials: precision and threads (threads before precision
     where steps are short or other processes want the cores), then smaller and larger micro-batches while they pay.
     """
-    first, most = _first_micro_batch(section, limits), _most_threads(section, limits)
+    first, most = _first_micro_batch(section, limits), most_threads(section, limits)
     precisions = _precisions(section, limits)
     if not trials:
         return _setting(section, precisions[0], most, first, limits)
@@ -287,7 +287,7 @@ def _precision(section: TrainSection, trials: Sequence[Trial], limits: Limits) -
     return faster, Choice(key, faster, reason, "measured" if measured else "estimated", _other(faster))
 
 
-def _most_threads(section: TrainSection, limits: Limits) -> int:
+def most_threads(section: TrainSection, limits: Limits) -> int:
     if section.threads != "auto":
         return section.threads
     return max(1, limits.cores // section.world_size)
@@ -295,7 +295,7 @@ def _most_threads(section: TrainSection, limits: Limits) -> int:
 
 def _thread_counts(section: TrainSection, limits: Limits) -> list[int]:
     """Thread counts worth a trial: all that a rank may have, half of them, one."""
-    most = _most_threads(section, limits)
+    most = most_threads(section, limits)
     return [most] if section.threads != "auto" else sorted({most, max(1, most // 2), 1}, reverse=True)
 
 
@@ -303,7 +303,7 @@ def _threads(
     section: TrainSection, precision: Precision, trials: Sequence[Trial], limits: Limits
 ) -> tuple[int, Choice]:
     """By the trials of `precision`, else by those of the other."""
-    key, most = "train.threads", _most_threads(section, limits)
+    key, most = "train.threads", most_threads(section, limits)
     if section.threads != "auto":
         return most, Choice(key, str(most), "set by the job", "set")
     groups: dict[tuple[bool, int], dict[int, float]] = {}
@@ -330,9 +330,15 @@ def divisors(number: int) -> list[int]:
     return sorted({*small, *(number // d for d in small)})
 
 
-def _room(section: TrainSection, limits: Limits) -> float:
+def room(section: TrainSection, limits: Limits) -> float:
     """Bytes that a plan may use of each rank's part."""
     return _MEMORY_SHARE * limits.memory_available / section.world_size
+
+
+def below(section: TrainSection, limits: Limits, size: int) -> Limits:
+    """`limits` that a micro-batch of `size` does not fit in: it was tried, and ran out of memory."""
+    needed = _memory_of(section, limits)(size)
+    return replace(limits, memory_available=0.999 * needed * section.world_size / _MEMORY_SHARE)
 
 
 def _recomputes(section: TrainSection, limits: Limits) -> bool:
@@ -340,9 +346,9 @@ def _recomputes(section: TrainSection, limits: Limits) -> bool:
     the smallest, does not fit otherwise."""
     if section.recompute != "auto":
         return section.recompute
-    size, room = _needed(section), _room(section, limits)
+    size, given = _needed(section), room(section, limits)
     again = limits.recomputing_memory_of
-    return again is not None and limits.memory_of(size) > room >= again(size)
+    return again is not None and limits.memory_of(size) > given >= again(size)
 
 
 def _needed(section: TrainSection) -> int:
@@ -361,22 +367,22 @@ def _recompute_choice(section: TrainSection, micro: int, limits: Limits) -> tupl
         return (Choice(key, str(section.recompute).lower(), "set by the job", "set"),)
     if again is None:
         return ()
-    room = f"of {format_bytes(_room(section, limits))} a rank"
+    given = f"of {format_bytes(room(section, limits))} a rank"
     if not _recomputes(section, limits):
-        told = f"a micro-batch of {micro} needs {format_bytes(limits.memory_of(micro))} {room} without it"
+        told = f"a micro-batch of {micro} needs {format_bytes(limits.memory_of(micro))} {given} without it"
         return (Choice(key, "false", told, "estimated", "true"),)
     size = _needed(section)
-    told = f"a micro-batch of {size} needs {format_bytes(limits.memory_of(size))} {room} without it"
+    told = f"a micro-batch of {size} needs {format_bytes(limits.memory_of(size))} {given} without it"
     return (Choice(key, "true", f"{told}, {format_bytes(again(size))} with it", "estimated", "false"),)
 
 
 def _fitting(section: TrainSection, limits: Limits) -> list[int]:
     """Micro-batch sizes that divide a rank's batch and fit in memory, smallest first. Raises DoesNotFit."""
-    room, memory_of = _room(section, limits), _memory_of(section, limits)
-    fitting = [size for size in divisors(per_rank(section)) if memory_of(size) <= room]
+    given, memory_of = room(section, limits), _memory_of(section, limits)
+    fitting = [size for size in divisors(per_rank(section)) if memory_of(size) <= given]
     if not fitting:
         raise DoesNotFit(
-            f"train: a micro-batch of 1 needs {format_bytes(memory_of(1))} a rank of {format_bytes(room)}",
+            f"train: a micro-batch of 1 needs {format_bytes(memory_of(1))} a rank of {format_bytes(given)}",
             hint="make the model or train.sequence_length smaller, or train.world_size",
         )
     return fitting

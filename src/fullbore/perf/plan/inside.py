@@ -27,8 +27,16 @@ def inside(facts: Facts, states: Sequence[str]) -> list[Cause]:
 
 
 def own_seconds(facts: Facts, state: str) -> float:
+    """Seconds of a state that nothing from outside accounts for. What saving and batches wait for stays: how often one
+    saves, and what one reads, is the program's own."""
     usage = facts.usage.get(state)
-    return max(0.0, facts.seconds(state) - lost_to_others(facts, state) - (usage.held if usage else 0.0))
+    if usage is None:
+        return facts.seconds(state)
+    waited = (
+        usage.idle if state == State.READ else usage.disk if state not in (State.CHECKPOINT, State.DATA_WAIT) else 0.0
+    )
+    elsewhere = max(waited, usage.thrashing) * facts.seconds(state)
+    return max(0.0, facts.seconds(state) - lost_to_others(facts, state) - usage.held - elsewhere)
 
 
 def undisturbed(facts: Facts, states: Sequence[str]) -> bool:
