@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         runs,
         schema,
         serve,
+        tune,
     )
     from fullbore.perf.measure.ledger import ledger
     from fullbore.spec.job import Job
@@ -61,6 +62,7 @@ __all__ = [
     "runs",
     "schema",
     "serve",
+    "tune",
 ]
 
 _ELSEWHERE = {

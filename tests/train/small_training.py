@@ -163,6 +163,7 @@ class Kept:
     """A sink that keeps events in memory."""
 
     dropped = 0
+    cpu_seconds = 0.0
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []

@@ -67,3 +67,13 @@ def test_portions_go_on_where_the_last_one_ended(tmp_path: Path) -> None:
         portions = [trials.measure(steps) for steps in (2, 3)]
     assert [len(portion.taken) for portion in portions] == [2, 3]
     assert portions[1].loss == whole.loss != portions[0].loss
+
+
+def test_what_a_checkpoint_costs_is_measured_on_real_ones(tmp_path: Path) -> None:
+    with opened(small.setup(tmp_path, small.plan())) as trials:
+        first = trials.measure(1)
+        place = tmp_path / "checkpoints"
+        place.mkdir()
+        assert trials.save_seconds(place) > 0
+        assert [path.name for path in place.iterdir()] == ["step-00000002"]
+        assert trials.measure(1).loss != first.loss, "training goes on"

@@ -23,6 +23,7 @@ VERBS = {
     "run": "Take a job from raw data to a served model",
     "resume": "Go on with a run that was stopped, killed or failed",
     "explain": "Say where a run's time went, what limited it and what to change",
+    "tune": "Choose what a job leaves open by timing its real step",
     "bench": "Compare two commands, jobs or settings, beyond the noise",
     "report": "Write a run's report: one HTML file that opens offline",
     "runs": "List runs, show one, compare two",

@@ -40,7 +40,7 @@ def recompute(network: nn.Module) -> int:
     """
     found = blocks(network)
     for block in found:
-        block.forward = partial(_again, block, block.forward)  # type: ignore[method-assign]
+        block.forward = partial(_again, block, block.forward)
     return len(found)
 
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_PLAIN_LENGTH = 512
+PLAIN_LENGTH = 512
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -123,7 +123,7 @@ def causal_attention(queries: Tensor, keys: Tensor, values: Tensor, path: Path =
     By plain products where those win (bf16 on CPUs, rows up to 512: they keep [B, H, T, T]), else by torch's kernels;
     or, heads not being shared, as `path` says.
     """
-    plain = queries.device.type == "cpu" and queries.dtype == torch.bfloat16 and queries.shape[-2] <= _PLAIN_LENGTH
+    plain = queries.device.type == "cpu" and queries.dtype == torch.bfloat16 and queries.shape[-2] <= PLAIN_LENGTH
     plain = path == "plain" or (path == "auto" and plain)
     if not plain or queries.shape != keys.shape:
         grouped = queries.shape[1] != keys.shape[1]

@@ -7,10 +7,12 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from fullbore.record.ledger import State
 from fullbore.record.span import Recorder
 from fullbore.train import precision as numerics
+from fullbore.train.checkpoint import Checkpoints, Position
 from fullbore.train.parallel import Alone
 from fullbore.train.setup import TrainSetup
 from fullbore.train.step import Step
@@ -46,7 +48,8 @@ class Trials:
 
     def __init__(self, setup: TrainSetup, feed: Iterator[dict[str, object]]) -> None:
         self._recorder = Recorder()
-        self._step = Step(setup.build().train(), setup.task, setup.section, setup.plan, Alone(), self._recorder)
+        self._network = setup.build().train()
+        self._step = Step(self._network, setup.task, setup.section, setup.plan, Alone(), self._recorder)
         self._batches, self._number, self._first = feed, 0, 0.0
 
     def measure(self, steps: int, seconds: float = 0.0) -> Trial:
@@ -68,6 +71,18 @@ class Trials:
             taken=tuple(map(sum, zip(worked, waited, strict=True))),
             waited=statistics.fmean(waited),
         )
+
+    def save_seconds(self, folder: Path) -> float:
+        """What a checkpoint costs the steps: copying holds them up, and writing takes a core from them for as long as it
+        computes. The second one is told, which finds the memory of the first."""
+        saving = Checkpoints(folder, 1, self._recorder)
+        with closing(saving):
+            for step in (1, 2):
+                began = time.perf_counter()
+                saving.save(Position(step=step), self._network, self._step.optimizer, {})
+                copied, computed = time.perf_counter() - began, time.process_time()
+                saving.finish()
+        return copied + time.process_time() - computed
 
     def _once(self) -> tuple[float, float]:
         """Seconds of one step, and of waiting for its batch before."""
