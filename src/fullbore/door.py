@@ -401,11 +401,14 @@ def serve(
     execute(str(target), overrides or {}, ready=ready or (lambda answer: to_stderr(f"Serving at {answer['url']}")))
 
 
-def doctor(*, refresh: bool = False) -> dict[str, Any]:
-    """This machine, what it was measured to reach (`refresh` measures again) and what it lacks (schema 1)."""
+def doctor(*, refresh: bool = False, brief: bool = False) -> dict[str, Any]:
+    """This machine, what it was measured to reach (`refresh` measures again) and what it lacks (schema 2).
+
+    `brief`: kernels, by which steps are predicted, are left out: seconds instead of a minute.
+    """
     from fullbore.flow.doctor import doctor as answer
 
-    return answer(refresh=refresh)
+    return answer(refresh=refresh, brief=brief)
 
 
 def schema() -> dict[str, Any]:

@@ -42,7 +42,7 @@ FLAGS = {
     "inspect": {"--verify"},
     "compress": {"--set", "--out"},
     "serve": {"--set"},
-    "doctor": {"--refresh"},
+    "doctor": {"--refresh", "--brief"},
     "schema": set(),
 }
 COMMON = {"--json", "--quiet", "--verbose", "-q", "-v"}

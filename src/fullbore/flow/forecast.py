@@ -156,7 +156,7 @@ def informed(job: Job, section: TrainSection, work: Work, limits: choose.Limits,
         for entry in past
         for precision in choose.PRECISIONS
         if (entry.fingerprint, entry.quantity, entry.kind, entry.precision)
-        == (ceilings.fingerprint, _CHOSEN, kind, precision)
+        == (ceilings.basis, _CHOSEN, kind, precision)
         and alike(entry.predicted, plain.get(precision, math.inf))
     ]
     return replace(limits, expected=expected, remembered=chosen[-1] if chosen else None)
@@ -201,7 +201,7 @@ def of_trials(job: Job, ceilings: Ceilings, setting: choose.Setting, seconds: fl
 
 def compiling(job: Job, work: Work, ceilings: Ceilings, plan: Plan) -> choose.Compiling:
     """What compiling the step of `plan`, which was timed without, may bring: as past runs of the kind measured it."""
-    graph = (ceilings.fingerprint, _COMPILING, compiled_graph(work, plan), plan.precision)
+    graph = (ceilings.basis, _COMPILING, compiled_graph(work, plan), plan.precision)
     taken = [p.measured for p in history.load() if (p.fingerprint, p.quantity, p.kind, p.precision) == graph]
     return choose.Compiling(
         seconds=taken[-1] if taken else steps.COMPILE_SECONDS,
@@ -223,11 +223,11 @@ def remember_compiling(job: Job, work: Work, ceilings: Ceilings, plan: Plan, tri
         (_COMPILING, compiled_graph(work, plan), steps.COMPILE_SECONDS, trial.first_seconds),
     ]
     with suppress(OSError):
-        history.remember([Past(ceilings.fingerprint, name, of, plan.precision, *pair) for name, of, *pair in rows])
+        history.remember([Past(ceilings.basis, name, of, plan.precision, *pair) for name, of, *pair in rows])
 
 
 def _calibration(ceilings: Ceilings, quantity: str, kind: str, precision: str, predicted: float) -> Calibration:
-    return calibrate(history.load(), ceilings.fingerprint, quantity, kind, precision, predicted=predicted)
+    return calibrate(history.load(), ceilings.basis, quantity, kind, precision, predicted=predicted)
 
 
 def remember(subject: Subject, frozen: Frozen, found: Finished) -> None:
@@ -247,11 +247,11 @@ def remember(subject: Subject, frozen: Frozen, found: Finished) -> None:
     if any(choice.key == "train.precision" and choice.chosen == "measured" for choice in plan.choices):
         rows.append((_CHOSEN, model_kind(job), plan.precision, step, found.training["step_seconds"]))
     entries = [
-        Past(ceilings.fingerprint, quantity, of, precision, predicted, measured)
+        Past(ceilings.basis, quantity, of, precision, predicted, measured)
         for quantity, of, precision, predicted, measured in rows
         if measured and predicted and math.isfinite(predicted)
     ]
     past = history.load()
-    noted = lines.compiled_now(past, work, plan, ceilings.fingerprint) if plan.compile else []
+    noted = lines.compiled_now(past, work, plan, ceilings.basis) if plan.compile else []
     with suppress(OSError):
         history.remember([*entries, *subject.entries(found.seconds, past), *noted])

@@ -51,12 +51,12 @@ class Subject:
     def _compiled_before(self, past: Sequence[Past]) -> bool:
         if self.plan is None or self.work is None:
             return False
-        return compiled_before(past, self.work, self.plan, self.ceilings.fingerprint)
+        return compiled_before(past, self.work, self.plan, self.ceilings.basis)
 
     def calibration(self, state: str, seconds: float, past: Sequence[Past]) -> Calibration:
         """What past runs say of a line that is predicted to be so long."""
         quantity, kind, precision = self._key(state, past)
-        return calibrate(past, self.ceilings.fingerprint, quantity, kind, precision, predicted=seconds)
+        return calibrate(past, self.ceilings.basis, quantity, kind, precision, predicted=seconds)
 
     def _key(self, state: str, past: Sequence[Past]) -> tuple[str, str, str]:
         plan, ranks = self.plan, self.plan.world_size if self.plan is not None else 1
@@ -74,7 +74,7 @@ class Subject:
         """What a run that took so many seconds by state teaches."""
         lines = [(self._key(state, past), seconds, measured.get(state)) for state, seconds in self.raw(past).items()]
         return [
-            Past(self.ceilings.fingerprint, quantity, kind, precision, seconds, took)
+            Past(self.ceilings.basis, quantity, kind, precision, seconds, took)
             for (quantity, kind, precision), seconds, took in lines
             if took and seconds > 0 and math.isfinite(seconds)
         ]

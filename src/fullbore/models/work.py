@@ -6,18 +6,32 @@ with half of causal attention. What keeps elements for the backward pass is eage
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from math import prod
 
 import torch
 from torch import Tensor, nn
 
+from fullbore.models import launches as launching
 from fullbore.models import trace as tracing
 from fullbore.models.build import Sizes, outputs
 from fullbore.models.build import build as build_module
 from fullbore.models.decoder import hidden_width
-from fullbore.spec.model import DecoderModel, MLPModel, ModelSection, ResNetModel, TaskSection, TextCNNModel
+from fullbore.spec.model import (
+    DecoderModel,
+    MLPModel,
+    ModelSection,
+    ResNetModel,
+    TaskSection,
+    TextCNNModel,
+    TransformersModel,
+)
 from fullbore.spec.work import Operation, Work
+
+_TRANSFORMERS = 165e6
+"""Bytes that importing transformers and one of its architectures takes."""
 
 
 def _matmul(name: str, rows: int, columns: int, inner: int, count: int = 1) -> Operation:
@@ -30,12 +44,24 @@ def _map(name: str, shape: tuple[int, ...], passes: int, count: int = 1) -> Oper
     return Operation(name, "elementwise", shape, 0.0, float(passes * prod(shape)), count)
 
 
-def work(model: ModelSection | nn.Module, task: TaskSection, sizes: Sizes) -> Work:
+def work(model: ModelSection | nn.Module, task: TaskSection, sizes: Sizes, *, launched: bool = False) -> Work:
     """The work of one sample: a row of `sizes.sequence_length` tokens, an image, a row of features.
 
     A section is enough for our networks; a transformers architecture is built without memory and traced, and so is a
-    module. Raises InputError as `build` does.
+    module. `launched`: also what training launches and keeps (of a section; about 1 s more, to import what torch knows
+    of shapes). Raises InputError as `build` does.
     """
+    found = _operations(model, task, sizes)
+    if not launched or isinstance(model, nn.Module):
+        return found
+    section = model.model_copy(update={"pretrained": False}) if isinstance(model, TransformersModel) else model
+    network = partial(build_module, section, task, sizes, seed=0)
+    seen = launching.trace(network, task, sizes)
+    library = _TRANSFORMERS if isinstance(model, TransformersModel) else 0.0
+    return replace(found, launches=seen.launches, weights=seen.weights, matrices=seen.matrices, library_bytes=library)
+
+
+def _operations(model: ModelSection | nn.Module, task: TaskSection, sizes: Sizes) -> Work:
     if isinstance(model, DecoderModel):
         return decoder(model, sizes.vocabulary_size or 0, sizes.sequence_length or 0)
     if isinstance(model, ResNetModel):

@@ -52,6 +52,12 @@ class Ceilings:
     curves: Curves | None = None
     """Of kernels, if they were measured."""
 
+    @property
+    def basis(self) -> str:
+        """Under which predictions are kept: the host, and whether its kernels were measured, because that predicts
+        otherwise and errs otherwise."""
+        return self.fingerprint + ("+kernels" if self.curves is not None else "")
+
     def peak(self, dtype: str, threads: int) -> float:
         """FLOP/s of `dtype` that were measured at best on up to `threads` cores. Raises KeyError if none were."""
         products, convolutions = self.matmul_flops[dtype], self.convolution_flops.get(dtype)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_tile", "amx_bf16", "amx_int8")
 _LIMITERS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS")
-_METHOD = 2
+_METHOD = 3
 """Changed with how ceilings are measured, or how steps are predicted from them: what was kept of a host before is then
 of no use."""
 _SIDES = {"fp32": 512, "bf16": 1024, "int8": 1024}
@@ -83,17 +83,19 @@ def _processor() -> tuple[str, tuple[str, ...]]:
     return f"{name} ({model})" if model else name, tuple(flag for flag in _FLAGS if flag in present)
 
 
-def probe(*, refresh: bool = False, folder: Path) -> Ceilings:
+def probe(*, refresh: bool = False, folder: Path, kernels: bool = False) -> Ceilings:
     """Measured ceilings of this host, from the cache if it was measured before; at most about 6 s if not. What
     neighbours disturbed is noted, and measured again at the next call that finds them gone.
 
-    `folder`: where the disk is measured (removed again), if another one was measured before. Raises InputError if it
-    cannot be written. Torch's number of threads is as before afterwards.
+    `kernels`: the curves of kernels, too, about 40 s if they were not measured before; without, they are given if they
+    were. `folder`: where the disk is measured (removed again), if another one was measured before.
+    Raises InputError if it cannot be written. Torch's number of threads is as before afterwards.
     """
     host = machine()
     cache = machine_cache() / f"ceilings-{host.fingerprint}.json"
     known = _cached(cache, host.fingerprint)
-    if known is not None and not refresh and not (known.notes and _calm(host.cores)):
+    lacking = kernels and (known is None or known.curves is None)
+    if known is not None and not refresh and not lacking and not (known.notes and _calm(host.cores)):
         if known.disk_device == (device := _device(folder)):
             return known
         disk_write, disk_read = _disk(folder)
@@ -101,6 +103,8 @@ def probe(*, refresh: bool = False, folder: Path) -> Ceilings:
     else:
         found = _measure(host, folder)
         found = _best_of(known, found) if known is not None and not refresh else found
+        if kernels:
+            found = _with_kernels(host, found)
     cache.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(cache, json.dumps(found.to_json(), indent=1) + "\n")
     return found
@@ -130,6 +134,19 @@ def _measure(host: Machine, folder: Path) -> Ceilings:
     )
 
 
+def _with_kernels(host: Machine, found: Ceilings) -> Ceilings:
+    """`found` with the curves of kernels, measured now."""
+    from fullbore.perf.measure import curves, reference
+
+    neighbours = proc.Neighbours()
+    source = f"measured on this host, {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC, {host.processor}"
+    with _threads_restored(), curves.exact():
+        measured = reference.fitted(curves.measure(host.cores), host.cores, source)
+    told = "other processes disturbed the measurement of kernels: doctor --refresh repeats it"
+    disturbed = neighbours.cores() > _DISTURBED * host.cores
+    return replace(found, curves=measured, notes=(*found.notes, told) if disturbed else found.notes)
+
+
 def _calm(cores: int) -> bool:
     """Whether others leave the cores alone now, so that a disturbed measurement is worth repeating."""
     neighbours = proc.Neighbours()
@@ -151,6 +168,7 @@ def _best_of(one: Ceilings, two: Ceilings) -> Ceilings:
         matmul_flops=best(one.matmul_flops, two.matmul_flops),
         convolution_flops=best(one.convolution_flops, two.convolution_flops),
         memory_bandwidth=max(one.memory_bandwidth, two.memory_bandwidth),
+        curves=one.curves,
         jpeg_decode=max(one.jpeg_decode or 0.0, two.jpeg_decode or 0.0) or None,
         tokenise=max(one.tokenise or 0.0, two.tokenise or 0.0) or None,
     )

@@ -1,10 +1,11 @@
-"""Seconds of a training step by part, from a model's work and a machine's measured ceilings.
+"""Seconds of a training step by part, from a model's work and what was measured of a machine.
 
-Each operation takes what its slowest resource needs (Williams, Waterman and Patterson 2009, Roofline): its FLOPs at the
-measured rate of its dtype, or its bytes at the measured bandwidth, and never less than it costs to start one.
+Where kernels were measured (`fullbore doctor`), each that the step launches takes what its curve says (`kernels`).
+Where only the brief probe of a run was made, each operation takes what its slowest resource needs (Williams, Waterman
+and Patterson 2009, Roofline): its FLOPs at the measured rate of its dtype, or its bytes at the measured bandwidth, and
+never less than it costs to start one.
 
-Uncorrected, on two calm cores, fp32 and bf16: decoders of 2 to 28 M parameters -16 to -2 %, one of 0.1 M -38 to -7 %,
-residual networks -13 to +33 %, MLPs -12 to +18 %, a convolutional text classifier -51 to -28 %.
+A compiled step is predicted as if it were not: what compiling brings is measured (`calibration`).
 """
 
 from __future__ import annotations
@@ -14,11 +15,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from fullbore.perf.model import kernels, update
 from fullbore.perf.model.calibration import UNKNOWN, Calibration
+from fullbore.perf.model.kernels import Device
 from fullbore.spec.hardware import Ceilings
 from fullbore.spec.plan import Plan, Prediction
-from fullbore.spec.work import Operation, Work
+from fullbore.spec.work import Launches, Operation, Work
 
+_STEP_SECONDS = 60e-6
+"""What surrounds forward, backward and the update: cutting the batch, drawing the seed, reading the clock."""
 _LAUNCH_SECONDS = 20e-6
 """What an operation of eager PyTorch costs at least with what surrounds it, and its part of the backward pass twice
 that; in bf16 the casts of what goes into a product cost as much again."""
@@ -77,15 +82,12 @@ def predict(
     applied and its error shown.
     """
     rate = rates(ceilings, plan)
-    fused = any(operation.name == "cross-entropy" for operation in work.operations)
-    forward = backward = 0.0
-    for operation in work.operations:
-        seconds = plan.accumulation * _seconds(operation, rate, plan.micro_batch_size)
-        early = fused and operation.name in _FUSED
-        forward += 3 * seconds if early else seconds
-        backward += 0.0 if early else 2 * seconds
-    update = _update_seconds(work, ceilings, plan, rate, optimizer)
-    parts = {"forward": forward, "backward": backward, "optimizer": update}
+    launches = work.launches.get(plan.precision + ("+recompute" if plan.recompute else ""))
+    if ceilings.curves is not None and launches is not None:
+        device = kernels.Device(ceilings.curves, plan.precision, plan.threads, plan.world_size)
+        parts = _by_curves(work, launches, device, plan, optimizer)
+    else:
+        parts = _by_roofline(work, ceilings, plan, rate, optimizer)
     known = calibration(sum(parts.values()))
     parts = {state: seconds * known.ratio for state, seconds in parts.items()}
     step = sum(parts.values())
@@ -97,6 +99,32 @@ def predict(
         "rate": Prediction(plan.global_batch_size * work.units_per_sample / step, f"{work.units}/s", error),
         "mfu": Prediction(flops / step / rate.peak, "", error),
         **{f"state.{state}": Prediction(seconds, "s", error) for state, seconds in parts.items()},
+    }
+
+
+def _by_curves(work: Work, launches: Launches, device: Device, plan: Plan, optimizer: str) -> dict[str, float]:
+    each = kernels.seconds(launches, device, plan.micro_batch_size)
+    later = plan.accumulation - 1
+    forward = each.forward + later * (each.forward - kernels.narrowing(launches, device))
+    backward = plan.accumulation * each.backward
+    if later:
+        backward += later * device.kernel("map", "fp32", (), 12.0 * work.parameters)
+    updating = update.seconds(work, device, optimizer) + _STEP_SECONDS
+    return {"forward": forward, "backward": backward, "optimizer": updating}
+
+
+def _by_roofline(work: Work, ceilings: Ceilings, plan: Plan, rate: Rates, optimizer: str) -> dict[str, float]:
+    fused = any(operation.name == "cross-entropy" for operation in work.operations)
+    forward = backward = 0.0
+    for operation in work.operations:
+        seconds = plan.accumulation * _seconds(operation, rate, plan.micro_batch_size)
+        early = fused and operation.name in _FUSED
+        forward += 3 * seconds if early else seconds
+        backward += 0.0 if early else (3 if plan.recompute else 2) * seconds
+    return {
+        "forward": forward,
+        "backward": backward,
+        "optimizer": _update_seconds(work, ceilings, plan, rate, optimizer),
     }
 
 
