@@ -9,7 +9,8 @@ import pytest
 from fullbore.perf.plan import roofline
 from fullbore.perf.plan.facts import Facts
 from fullbore.record.ledger import Ledger
-from fullbore.spec.work import Operation
+from fullbore.spec.curves import Curve, Curves
+from fullbore.spec.work import Amount, Launch, Launches, Operation
 from tests.perf.test_whatif import CEILINGS, PLAN, WORK
 
 MAPPED = replace(WORK, operations=(*WORK.operations, Operation("norm", "elementwise", (64, 512), 0.0, 64 * 512 * 5.0)))
@@ -38,3 +39,19 @@ def test_what_is_not_known_is_not_drawn() -> None:
     assert roofline.of_run(replace(FACTS, work=None)) is None
     assert roofline.of_run(replace(FACTS, samples=0.0)) is None
     assert roofline.of_run(replace(FACTS, ledger=Ledger({"start": 1.0}))) is None
+
+
+def test_where_kernels_were_measured_they_divide_the_time() -> None:
+    def launch(name: str, backward: bool, count: int) -> Launch:
+        return Launch(name, "bf16", backward, (), Amount(0.0, 1.0), count)
+
+    kernels = {f"{name}/bf16/1": Curve(((1.0, 2.0),), (1e-3, 1e-3)) for name in ("product.NT", "map")}
+    launches = Launches((launch("product.NT", False, 1), launch("product.NT", True, 2), launch("add", False, 9)))
+    traced = replace(MAPPED, launches={"bf16": launches})
+    measured = replace(CEILINGS, curves=Curves("now", kernels))
+    found = roofline.of_run(replace(FACTS, work=traced, ceilings=measured))
+    assert found is not None
+    seconds = {point["name"]: point["seconds"] for point in found["points"]}
+    assert seconds["products"] == pytest.approx(12.0 * 3 / 12) and seconds["elementwise"] == pytest.approx(
+        12.0 * 9 / 12
+    )

@@ -61,8 +61,9 @@ def explain(name: str, what_if: Mapping[str, Any] | None = None) -> dict[str, An
     return answer
 
 
-def changed(run: RunFolder, found: Facts) -> tuple[list[whatif.WhatIf], list[str]]:
-    """What changes of a run's settings would bring, and what its folder lacks for that or anything else."""
+def changed(run: RunFolder, found: Facts, *, brief: bool = False) -> tuple[list[whatif.WhatIf], list[str]]:
+    """What changes of a run's settings would bring, and what its folder lacks for that or anything else. `brief`: not
+    of the network."""
     missing = []
     if found.plan is None:
         missing.append("it ended before its plan was made: nothing was predicted")
@@ -72,7 +73,7 @@ def changed(run: RunFolder, found: Facts) -> tuple[list[whatif.WhatIf], list[str
         try:
             ended = (run.result() or {}).get("status") == "done"
             lacking = [] if ended else [_unfinished(found)]
-            return whatif.ranked(whatif.basis(run.paths, found)), lacking
+            return whatif.ranked(whatif.basis(run.paths, found), brief=brief), lacking
         except FullboreError as error:
             missing.append(f"what-ifs: {error.message}")
     return [], missing

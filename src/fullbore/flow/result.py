@@ -47,7 +47,7 @@ def assemble(
         result["metric"] = _metric(session, result["metrics"])
     result |= {key: facts[key] for key in ("baselines", "compression", "completion") if facts.get(key)}
     result |= {"ledger": ledger.to_json(), "busy": dict(ledger.busy)}
-    changes, _ = changed(session.run, found)
+    changes, _ = changed(session.run, found, brief=True)
     result["verdict"] = verdict(found, [change.advice() for change in changes]).to_json()
     result["roofline"] = roofline.of_run(found)
     result["energy"] = energy.of_run(found, session.job.energy).to_json()

@@ -145,7 +145,7 @@ def what_if(found: Basis, change: Change) -> WhatIf:
     if figure.name == "training rate":
         figure = replace(figure, unit=f"{found.work.units}/s")
     states = STEPS if figure.name == "training rate" else None
-    doubt = _known_error(found.past, found.subject.ceilings.fingerprint, change) or whatif.error(ledger, states)
+    doubt = _known_error(found.past, found.subject.ceilings.basis, change) or whatif.error(ledger, states)
     return WhatIf(change, figure, doubt, known_by, ledger, tuple(notes))
 
 
@@ -161,12 +161,17 @@ def asked(found: Basis, overrides: Mapping[str, Any]) -> dict[str, Any]:
     return signed
 
 
-def ranked(found: Basis) -> list[WhatIf]:
-    """Every change that is known and possible, the largest gain first; those that change the training come after."""
+def ranked(found: Basis, *, brief: bool = False) -> list[WhatIf]:
+    """Every change that is known and possible, the largest gain first; those that change the training come after.
+
+    `brief`: without those of the network, whose work takes seconds to trace.
+    """
     precisions = tuple(found.subject.ceilings.matmul_flops)
     validation = found.subject.amounts.rows.get("validation", 0)
     answers = []
     for change in whatif.candidates(found.subject.job, found.plan, precisions, proc.core_count(), validation):
+        if brief and any(key.startswith("model.") or key == "train.sequence_length" for key in change.overrides):
+            continue
         try:
             answers.append(what_if(found, change))
         except FullboreError:
@@ -223,7 +228,7 @@ def _work(found: Basis, job: Job) -> Work:
     if section is not None and section != found.subject.job.tokenizer and job.train is not None:
         count = section.vocabulary_size if section.kind == "byte_bpe" else _vocabulary(section.folder)
         sizes = build.with_vocabulary(sizes, count, job.train.sequence_length)
-    return works.work(prepared.model, prepared.task_section, sizes)
+    return works.work(prepared.model, prepared.task_section, sizes, launched=bool(found.work.launches))
 
 
 def _vocabulary(folder: str | None) -> int:

@@ -206,7 +206,7 @@ def _told(run: RunFolder, ledger: Ledger) -> Mapping[str, Any]:
     try:
         found = known(run.paths, ledger)
         used = energy.of_run(found, energy.asked(run.job()))
-        changes, _ = changed(run, found)
+        changes, _ = changed(run, found, brief=True)
         judged = verdict(found, [change.advice() for change in changes])
         return {"verdict": judged.to_json(), "energy": used.to_json(), "roofline": roofline.of_run(found)}
     except (OSError, KeyError, TypeError, ValueError, InputError):

@@ -2,16 +2,17 @@
 
 A roof is min(peak, bandwidth * intensity); intensity is FLOP a byte. FLOPs and bytes are those of the model's
 operations, forward and backward. What each class of them took is measured together only, as forward and backward: it is
-divided among them as the roofs would, so each stands below its roof by as much as all of them do. The update is
-measured by itself.
+divided among them by the measured curves of their kernels; without curves as the roofs would, so that each stands below
+its roof by as much as all of them do. The update is measured by itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from fullbore.perf.model import kernels
 from fullbore.perf.plan.facts import Facts
 from fullbore.record.ledger import State
 from fullbore.spec.hardware import Ceilings
@@ -73,6 +74,8 @@ def of_run(facts: Facts) -> dict[str, Any] | None:
         groups.setdefault(_CLASSES[operation.kind], []).append(operation)
     calls = facts.samples / plan.micro_batch_size
     plain = {name: _sums(operations, ceilings, plan) for name, operations in groups.items()}
+    known = _by_curves(work, ceilings, plan)
+    plain = {name: (flops, moved, known.get(name, seconds)) for name, (flops, moved, seconds) in plain.items()}
     whole = sum(seconds for _, _, seconds in plain.values())
     updating = facts.seconds(State.OPTIMIZER)
     points = [
@@ -86,7 +89,7 @@ def of_run(facts: Facts) -> dict[str, Any] | None:
         dtype = "bf16" if facts.optimizer == "muon" and "bf16" in ceilings.matmul_flops else "fp32"
         points.append(_point("optimizer", times * flops, times * moved, updating, ceilings, plan, dtype=dtype))
     everything = computing + updating
-    told = [Point(**{**asdict(point), "share": point.seconds / everything}) for point in points]
+    told = [replace(point, share=point.seconds / everything) for point in points]
     threads = plan.threads * plan.world_size
     return {
         "peaks": {dtype: ceilings.peak(dtype, threads) for dtype in ("fp32", "bf16") if dtype in ceilings.matmul_flops},
@@ -95,6 +98,29 @@ def of_run(facts: Facts) -> dict[str, Any] | None:
         "threads": threads,
         "points": [point.to_json() for point in sorted(told, key=lambda point: -point.seconds)],
     }
+
+
+def _by_curves(work: Work, ceilings: Ceilings, plan: Plan) -> dict[str, float]:
+    """Seconds of forward and backward of one micro-batch by class, where kernels were measured; else nothing."""
+    launches = work.launches.get(plan.precision)
+    if ceilings.curves is None or launches is None:
+        return {}
+    device = kernels.Device(ceilings.curves, plan.precision, plan.threads, plan.world_size)
+    found = {}
+    for name in set(_CLASSES.values()):
+        parts = {
+            part: tuple(launch for launch in getattr(launches, part) if _class(launch.name) == name)
+            for part in ("body", "head", "chunk")
+        }
+        each = kernels.seconds(replace(launches, **parts), device, plan.micro_batch_size)
+        found[name] = each.forward + each.backward
+    return found
+
+
+def _class(kernel: str) -> str:
+    """Of a kernel by its name; what is none of the products works on elements."""
+    kinds = {"product": "products", "bmm": "products", "attention": "attention", "convolution": "convolutions"}
+    return next((kind for start, kind in kinds.items() if kernel.startswith(start)), "elementwise")
 
 
 def _update(work: Work, optimizer: str) -> tuple[float, float]:
