@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fullbore.base.errors import FullboreError, InputError
-from fullbore.flow import energy, host, lines, whatif
+from fullbore.flow import energy, host, lines, replan, whatif
 from fullbore.flow.facts import known
 from fullbore.perf.plan import conditions, killed, roofline
 from fullbore.perf.plan.facts import TRAINING, Facts
@@ -57,7 +57,7 @@ def explain(name: str, what_if: Mapping[str, Any] | None = None) -> dict[str, An
         "mfu_of": reached.to_json() if reached is not None else None,
     }
     if what_if:
-        answer["if"] = whatif.asked(whatif.basis(paths, found), what_if)
+        answer["if"] = whatif.asked(replan.basis(paths, found), what_if)
     return answer
 
 
@@ -73,7 +73,7 @@ def changed(run: RunFolder, found: Facts, *, brief: bool = False) -> tuple[list[
         try:
             ended = (run.result() or {}).get("status") == "done"
             lacking = [] if ended else [_unfinished(found)]
-            return whatif.ranked(whatif.basis(run.paths, found), brief=brief), lacking
+            return whatif.ranked(replan.basis(run.paths, found), brief=brief), lacking
         except FullboreError as error:
             missing.append(f"what-ifs: {error.message}")
     return [], missing
