@@ -1,6 +1,6 @@
 """Does the cost model tell the truth? Steps and memory of 30 varied jobs, predicted from `doctor` alone, then measured.
 
-    python benchmarks/predictions.py [--json] [--seconds 2] [--seed 3] [--only resnet]
+    python benchmarks/predictions.py [--json] [--seconds 1] [--seed 3] [--only resnet]
 
 The jobs are drawn with a seed: five families, both precisions, one and two threads, three optimizers, sizes at random.
 None of them was used to make the model, and nothing that was measured of a job reaches its prediction. Each is measured
@@ -284,7 +284,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--count", type=int, default=COUNT)
     parser.add_argument("--only", choices=FAMILIES)

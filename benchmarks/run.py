@@ -17,7 +17,7 @@ from fullbore.perf.measure.probe import machine
 from fullbore.record.run import environment
 
 HERE = Path(__file__).parent
-NAMES = ("first_batch", "first_step", "train_step", "recipes", "steps", "whatifs", "tune")
+NAMES = ("first_batch", "first_step", "train_step", "recipes", "steps", "whatifs", "tune", "predictions")
 
 
 def commit() -> str:

@@ -62,7 +62,7 @@ class Device:
         if curve is None or len(curve.axes) != max(1, len(sizes)):
             curve, sizes = self._curve("map", dtype, threads), ()
         assert curve is not None, "every device has a curve of what goes over elements"
-        if name.startswith("convolution"):
+        if sizes and name.startswith("convolution"):
             sizes = (sizes[0], *(_blocks(channels) for channels in sizes[1:3]), sizes[3])
         return curve.at([max(1.0, size) for size in sizes or (moved,)])
 
