@@ -46,10 +46,14 @@ def test_each_line_is_the_measured_one_times_what_is_predicted_of_both() -> None
     assert found["forward"].error == pytest.approx(0.05), "of both predictions"
 
 
-def test_the_error_of_a_sum_is_known_if_that_of_nearly_all_of_it_is() -> None:
-    known, unknown = {"forward": line(95.0, 0.1), "start": line(5.0)}, {"forward": line(90.0, 0.1), "start": line(10.0)}
-    assert whatif.error(known) == pytest.approx(0.095) and whatif.error(unknown) is None
-    assert whatif.error(unknown, ["forward"]) == pytest.approx(0.1)
+def test_the_error_of_a_sum_is_known_if_that_of_what_changes_is() -> None:
+    before = {"forward": 50.0, "start": 5.0}
+    known = {"forward": line(95.0, 0.1), "start": line(5.0)}
+    assert whatif.error(known, before) == pytest.approx(0.095), "what does not change needs none"
+    assert whatif.error({**known, "start": line(10.0)}, before) == pytest.approx(9.5 / 105), "it changes little"
+    assert whatif.error({**known, "start": line(25.0)}, before) is None
+    assert whatif.error({**known, "start": line(25.0)}, before, ["forward"]) == pytest.approx(0.1)
+    assert whatif.error({"forward": line(50.0, 0.0), "start": line(5.0, 0.0)}, before) == 0.0
 
 
 def test_time_budgets_are_judged_by_the_rate_of_training_and_all_others_by_the_run() -> None:

@@ -88,7 +88,7 @@ def what_if(found: Basis, change: Change) -> WhatIf:
     if figure.name == "training rate":
         figure = replace(figure, unit=f"{found.work.units}/s")
     states = STEPS if figure.name == "training rate" else None
-    doubt = _known_error(found.past, found.subject.ceilings.basis, change) or whatif.error(ledger, states)
+    doubt = _known_error(found.past, found.subject.ceilings.basis, change) or whatif.error(ledger, measured, states)
     return WhatIf(change, figure, doubt, known_by, ledger, tuple(notes))
 
 
@@ -119,6 +119,8 @@ def ranked(found: Basis, *, brief: bool = False) -> list[WhatIf]:
             answers.append(what_if(found, change))
         except FullboreError:
             continue  # the job cannot be so: it does not fit, or its settings contradict each other
+    if found.timed:  # a setting that leaves the rate as it is would only save its trial
+        answers = [each for each in answers if each.figure.name == "training rate" or not each.change.of_training]
     return sorted(answers, key=lambda answer: (answer.change.changes_training, -answer.figure.gain))
 
 

@@ -18,8 +18,8 @@ from fullbore.spec.train import TrainSection
 
 QUANTITY = "what-if"
 """Under this, history keeps the ratio that a change was predicted to bring, and the ratio that it brought."""
-_ALL = 0.95
-"""A sum has an error if that of so much of it is known."""
+_UNKNOWN = 0.1
+"""A sum has an error if no more of what changes in it is without one."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,10 @@ class Change:
     @property
     def settings(self) -> str:
         return " ".join(f"--set {key}={value}" for key, value in self.overrides.items())
+
+    @property
+    def of_training(self) -> bool:
+        return all(key.startswith("train.") for key in self.overrides)
 
     @property
     def keys(self) -> str:
@@ -77,14 +81,17 @@ def _both(one: float | None, two: float | None) -> float | None:
     return None if one is None or two is None else math.hypot(one, two)
 
 
-def error(ledger: Mapping[str, Prediction], states: Sequence[str] | None = None) -> float | None:
-    """Relative, of the sum of lines; none if too much of it is unknown."""
-    lines = [line for state, line in ledger.items() if states is None or state in states]
-    whole = sum(line.value for line in lines)
-    known = [(line.value, line.error) for line in lines if line.error is not None]
-    if not whole or sum(value for value, _ in known) < _ALL * whole:
+def error(
+    ledger: Mapping[str, Prediction], measured: Mapping[str, float], states: Sequence[str] | None = None
+) -> float | None:
+    """Relative, of the sum of lines that were `measured` before the change; none if that of what changes is unknown."""
+    lines = {state: line for state, line in ledger.items() if states is None or state in states}
+    changes = {state: abs(line.value - measured.get(state, 0.0)) for state, line in lines.items()}
+    unknown = sum(changes[state] for state, line in lines.items() if line.error is None)
+    whole = sum(line.value for line in lines.values())
+    if not whole or unknown > _UNKNOWN * sum(changes.values()):
         return None
-    return sum(value * relative for value, relative in known) / whole
+    return sum(line.value * (line.error or 0.0) for line in lines.values()) / whole
 
 
 def figure(
