@@ -8,7 +8,7 @@ Contestants take turns, each in a process of its own, and load their samples as 
 time: `trainer` is transformers' Trainer, `loop` the loop that everybody writes over a DataLoader (autocast, clipping,
 fused AdamW), with bf16, torch.compile, channels_last (`cl`) or length-grouped batches (`grouped`) where documentation
 advises them; for language models they train the transformers class of the same folder, else the very same module.
-`ours` is data.feed.Feed and train.step.Step under each setting that a run's own trials choose among.
+`ours` is data.feed.Feed and train.step.Step under settings that a run's own trials choose among (`one`: one thread).
 `limit` is the step's matrix products and convolutions alone, without any padding.
 `--isa` limits oneDNN for all contestants (AVX512_CORE: a processor without bf16 or AMX; fp32 settings then take part).
 Medians over the rounds; a ratio above 1 is in our favour. The loss after as many steps is printed to be compared.
@@ -37,6 +37,8 @@ PEERS = ("trainer", "trainer_bf16", "trainer_bf16_compile", "loop_bf16", "loop_b
 OURS = ("ours_bf16", "ours_bf16_compile")
 WIDE = ("loop_fp32", "loop_fp32_compile", "ours_fp32", "ours_fp32_compile")
 """What takes part where bf16 is slow."""
+SPINS = {"GOMP_SPINCOUNT": "1000"}
+"""As `fullbore` sets it for its processes."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Case:
     passes: bool = False
     """Steps differ in length: whole passes over the samples are timed."""
     peers: tuple[str, ...] = PEERS
+    ours: tuple[str, ...] = OURS
 
 
 def decoder(width: int, layers: int, heads: int, hidden: int) -> Any:
@@ -138,7 +141,11 @@ CASES = {
         peers=("trainer_bf16", "trainer_bf16_compile", "loop_bf16_cl", "loop_bf16_cl_compile"),
     ),
     "textcnn": Case(partial(module, "textcnn"), partial(drawn, (128,), "tokens", 2, 4096), 64, "samples"),
-    "mlp": Case(partial(module, "mlp"), partial(drawn, (64,), "features", 10, 16), 128, "samples"),
+    "mlp": Case(
+        partial(module, "mlp"), partial(drawn, (64,), "features", 10, 16), 128, "samples", warm=50,
+        peers=(*PEERS, "loop_fp32", "loop_fp32_compile"),
+        ours=(*OURS, "ours_fp32", "ours_fp32_compile", "ours_fp32_compile_one"),
+    ),
 }  # fmt: skip
 
 
@@ -207,7 +214,7 @@ def ours(case: Case, seconds: float, folder: Path, flags: set[str]) -> dict[str,
     section = TrainSection.model_validate(
         {"budget": "100000 steps", "global_batch_size": case.batch, "schedule": "constant", "learning_rate": 5e-4}
     )
-    threads = len(os.sched_getaffinity(0))
+    threads = 1 if "one" in flags else len(os.sched_getaffinity(0))
     precision = "bf16" if "bf16" in flags else "fp32"
     plan = Plan(1, case.batch, case.batch, 1, 100_000, precision, "compile" in flags, threads, 0, 0, 0)
     task = CausalLM() if case.language else Classification()
@@ -428,12 +435,13 @@ def contestant(case: Case, name: str, seconds: float, folder: Path) -> dict[str,
 
 
 def measured(case: str, name: str, seconds: float, isa: str | None) -> dict[str, Any]:
+    settings = {**(SPINS if name.startswith("ours") else {}), **({"ONEDNN_MAX_CPU_ISA": isa} if isa else {})}
     with tempfile.TemporaryDirectory() as folder:
         ended = subprocess.run(
             [sys.executable, __file__, "--one", f"{case}/{name}/{folder}", "--seconds", str(seconds)],
             capture_output=True,
             text=True,
-            env={**os.environ, **({"ONEDNN_MAX_CPU_ISA": isa} if isa else {})},
+            env={**os.environ, **settings},
         )
     if ended.returncode:
         raise SystemExit(f"{case}/{name}: {ended.stderr[-2000:]}")
@@ -442,7 +450,7 @@ def measured(case: str, name: str, seconds: float, isa: str | None) -> dict[str,
 
 def compared(case: str, asked: argparse.Namespace) -> dict[str, Any]:
     given, unit = CASES[case], CASES[case].unit
-    names = [*given.peers, *OURS, *(WIDE if asked.isa else ())]
+    names = [*given.peers, *given.ours, *(WIDE if asked.isa else ())]
     names += ["limit"] if case in ("lm10m", "lm50m", "mail", "resnet64") and not asked.isa else []
     names = [name for name in names if not asked.only or name in asked.only.split(",")]
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
