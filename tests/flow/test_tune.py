@@ -181,6 +181,20 @@ def test_a_file_of_somebody_else_is_not_replaced(bench: Bench, monkeypatch: pyte
     assert tuned.place(load(loaded.job), None, force=False) == Path("tiny.tuned.toml")
 
 
+def test_the_micro_batch_of_a_network_with_batch_norm_must_be_asked_for(bench: Bench) -> None:
+    from fullbore.flow.tune import _opened
+
+    text = OPEN.replace('kind = "decoder"\nwidth = 32\nlayers = 2\nheads = 2', 'kind = "resnet"')
+    pictures = load(
+        bench.job(text.replace('kind = "causal_lm"\nbaselines = ["bigram", "trigram"]', 'kind = "regression"'))
+    )
+    micro = "train.micro_batch_size"
+    assert micro not in _opened(pictures, []) and micro in _opened(pictures, [micro])
+    words = load(bench.job(OPEN))
+    assert micro in _opened(words, []) and "train.precision" not in _opened(words, [])
+    assert "train.precision" in _opened(words, ["train.precision"])
+
+
 def line_of(made: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
     return {"gain": {"sentence": "as fast"}, "chosen_label": "x", "changes": made, **changes}
 

@@ -51,8 +51,6 @@ def test_what_the_job_sets_is_never_touched_unless_asked(key: str, value: object
 def test_networks_have_only_the_knobs_that_mean_something_to_them() -> None:
     plain = made(section(), Model())
     assert set(plain.values) == {"precision", "threads", "micro_batch_size", "compile", "prefetch", "feed_threads"}
-    mixing = made(section(), Model(has_blocks=True, mixes_samples=True))
-    assert {setting.micro_batch_size for setting in mixing.settings} == {12}, "it is part of the mathematics"
     lonely = made(section(), Model(), cores=1)
     assert "threads" not in lonely.values and "feed_threads" not in lonely.values
     assert "precision" not in made(section(), Model(), expected={"fp32": 1.0}).values

@@ -174,7 +174,7 @@ def memory_parts(
 
 def _plain_memory(section: TrainSection, work: Work, plan: Plan) -> dict[str, float]:
     exact = section.model_copy(update={"precision": plan.precision})
-    return memory.predict(work, exact, plan.micro_batch_size)
+    return memory.predict(work, exact, plan.micro_batch_size, recompute=plan.recompute)
 
 
 @dataclass(frozen=True)

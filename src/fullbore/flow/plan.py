@@ -6,11 +6,12 @@ import json
 import os
 import time
 from dataclasses import asdict, replace
-from functools import partial
+from functools import cache, partial
 
 from fullbore.base.files import write_atomic
+from fullbore.base.refusals import outgrown
 from fullbore.base.units import format_seconds, plural
-from fullbore.flow import forecast, lines, materials, prepare
+from fullbore.flow import forecast, host, lines, materials, prepare
 from fullbore.flow.materials import Materials
 from fullbore.flow.session import Session
 from fullbore.models import work as works
@@ -21,6 +22,7 @@ from fullbore.perf.plan import choose, steps
 from fullbore.record.ledger import State
 from fullbore.record.span import Recorder
 from fullbore.spec.hardware import Ceilings
+from fullbore.spec.model import BLOCKS
 from fullbore.spec.plan import Plan
 from fullbore.spec.work import Work
 from fullbore.train import trial
@@ -43,11 +45,14 @@ def frozen(session: Session, resuming: bool) -> forecast.Frozen:
     paths = session.run.paths
     with session.stage("plan") as facts:
         with session.recorder.state(State.PROBE):
+            if text := host.unmeasured():
+                session.message("note", text)
             ceilings = probe.probe(folder=paths.folder)
             write_atomic(paths.ceilings, json.dumps(ceilings.to_json(), indent=1) + "\n")
             session.recorder.event("condition", fingerprint=probe.machine().fingerprint, **condition())
             prepared = materials.load(session.job, paths)
-            work = works.work(prepared.model, prepared.task_section, prepared.sizes)
+            launched = ceilings.curves is not None
+            work = works.work(prepared.model, prepared.task_section, prepared.sizes, launched=launched)
             write_atomic(paths.work, json.dumps(work.to_json()) + "\n")
             trial_seconds = None
             if resuming and paths.plan.is_file():
@@ -58,11 +63,24 @@ def frozen(session: Session, resuming: bool) -> forecast.Frozen:
                 write_atomic(paths.plan, json.dumps(plan.to_json(), indent=1) + "\n")
                 for choice in plan.choices:
                     session.choose(choice)
+                if text := _short(session, plan):
+                    session.message("warning", text)
         session.recorder.event("plan", **plan.to_json())
         predicted = plan.predicted.get("train_seconds")
         expected = f", {format_seconds(predicted.value)} expected" if predicted else ""
         facts["detail"] = f"{plural(plan.steps, 'step')} of {plural(plan.global_batch_size, 'sample')}{expected}"
     return forecast.Frozen(plan, ceilings, work, trial_seconds)
+
+
+def _short(session: Session, plan: Plan) -> str | None:
+    """What to say of a time budget that starting, preparing and planning have outlasted already; none if not."""
+    budget, spent = session.job.train.budget if session.job.train is not None else None, session.recorder.elapsed()
+    if budget is None or budget.unit != "seconds" or spent <= budget.amount:
+        return None
+    return (
+        f"train.budget of {budget} is less than the {format_seconds(spent)} that starting, preparing and planning "
+        f"took: it buys {plural(plan.steps, 'step')}, and most of the run is not training"
+    )
 
 
 def limits(prepared: Materials, work: Work, ceilings: Ceilings) -> choose.Limits:
@@ -72,14 +90,25 @@ def limits(prepared: Materials, work: Work, ceilings: Ceilings) -> choose.Limits
     def memory_of(micro: int) -> float:
         return sum(memory.predict(work, section, micro).values())
 
+    @cache
+    def traced() -> Work:
+        """Only what was traced tells what recomputation keeps: a second's work, done if it is asked for."""
+        if work.launches:
+            return work
+        return works.work(prepared.model, prepared.task_section, prepared.sizes, launched=True)
+
+    def again(micro: int) -> float:
+        return sum(memory.predict(traced(), section, micro, recompute=True).values())
+
     found = choose.Limits(
         rows=prepared.shards.rows("train"),
         units_per_row=prepared.units_per_row(),
         units=work.units,
         cores=len(os.sched_getaffinity(0)),
-        memory_available=proc.memory_available(),
+        memory_available=proc.memory_in_reach(),
         memory_of=memory_of,
         has_validation=prepared.shards.rows("validation") > 0,
+        recomputing_memory_of=again if prepared.model.kind in BLOCKS else None,
     )
     return forecast.informed(prepared.job, section, work, found, ceilings)
 
@@ -98,7 +127,11 @@ def _choose(session: Session, prepared: Materials, work: Work, ceilings: Ceiling
         started = time.monotonic()
         if not _affordable(setting, trials, started - began, expected):
             break
-        found = brief(setting)
+        try:
+            found = brief(setting)
+        except (MemoryError, RuntimeError) as error:
+            bounds = _smaller(session, bounds, setting, error)
+            continue
         if found.disturbed and time.monotonic() - started < _REPEATED_SECONDS:
             found = min(found, brief(setting), key=lambda trial: trial.seconds)
         trials.append(found)
@@ -126,6 +159,19 @@ def _choose(session: Session, prepared: Materials, work: Work, ceilings: Ceiling
         **lines.keyed(lines.predict(subject, plan.predicted["step_seconds"])),
     }
     return replace(plan, predicted=predicted), best.seconds
+
+
+def _smaller(session: Session, bounds: choose.Limits, setting: choose.Setting, error: Exception) -> choose.Limits:
+    """The limits under which a setting whose trial ran out of memory is not tried again. Raises DoesNotFit if the job
+    leaves no smaller micro-batch, and any other error as it is."""
+    refused, section = outgrown(error), session.job.train
+    size = setting.micro_batch_size
+    if refused is None:
+        raise error
+    if section is None or section.micro_batch_size != "auto" or size == 1:
+        raise refused from None
+    session.message("warning", f"a micro-batch of {size} ran out of memory in its trial: smaller ones are tried")
+    return choose.below(section, bounds, size)
 
 
 def _affordable(setting: choose.Setting, trials: list[choose.Trial], spent: float, expected: float) -> bool:

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from fullbore.base.paths import RunPaths
+from fullbore.base.refusals import outgrown
 from fullbore.engine import child
 from fullbore.record.progress import no_progress
 from fullbore.record.span import Recorder
 
 OUT_OF_MEMORY = "out of memory"
-_NO_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory", "bad alloc")
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def main(folder: Path, setting: dict[str, Any]) -> None:
             found = asdict(opened[0].measure(asked["steps"], asked["seconds"]))
             return {**found, "peak_bytes": proc.peak_memory(), "others": neighbours.cores()}
         except (MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and not any(words in str(error).lower() for words in _NO_MEMORY):
+            if outgrown(error) is None:
                 raise
             return {"ended": OUT_OF_MEMORY}
 

@@ -47,7 +47,7 @@ from fullbore.record.run import RunFolder
 from fullbore.record.span import Recorder
 from fullbore.spec.hardware import Ceilings
 from fullbore.spec.load import DEFAULT, LoadedJob, to_toml
-from fullbore.spec.model import ATTENDING, BLOCKS, DecoderModel
+from fullbore.spec.model import ATTENDING, BLOCKS, MIXING, DecoderModel
 from fullbore.spec.plan import Plan
 from fullbore.spec.train import TrainSection
 from fullbore.spec.work import Work
@@ -68,8 +68,6 @@ _WAITED = 0.01
 _FAILURES = 3
 """Trials that may fail before any has succeeded."""
 _SMALLER = "make the model, train.sequence_length or train.global_batch_size smaller"
-_MIXING = ("resnet",)
-"""Kinds of models with batch norm."""
 Notify = Callable[[str], None]
 
 
@@ -98,6 +96,11 @@ class Tuning:
     @cached_property
     def settings(self) -> tuple[Setting, ...]:
         return self.space.settings
+
+    @property
+    def kind(self) -> str:
+        """Of the model."""
+        return forecast.model_kind(self.loaded.job)
 
     def predicted(self, setting: Setting) -> float:
         """Seconds of a step by the cost model."""
@@ -389,14 +392,18 @@ def _require(loaded: LoadedJob, budget: float) -> None:
 
 
 def _opened(loaded: LoadedJob, also: Sequence[str]) -> frozenset[str]:
-    """Keys that may be tried: what the job leaves to the program or says nothing of, and what is asked for."""
+    """Keys that may be tried: what the job leaves to the program or says nothing of, and what is asked for.
+
+    With batch norm the micro-batch is part of the mathematics, so it must be asked for.
+    """
     unknown = [key for key in also if key not in KEYS.values()]
     if unknown:
         raise UsageError(f"--also {unknown[0]}: is not tuned; expected one of {', '.join(KEYS.values())}")
     train = loaded.job.train
     values = {key: getattr(train, name) for name, key in zip(KEYS, KEYS.values(), strict=True)}
     free = {key for key, value in values.items() if value == "auto" or loaded.origins[key] == DEFAULT}
-    return frozenset({*free, *also})
+    mixes = loaded.job.model is not None and loaded.job.model.kind in MIXING
+    return frozenset({*(free - {KEYS["micro_batch_size"]} if mixes else free), *also})
 
 
 def _too_short(budget: float, before: str) -> DoesNotFit:
@@ -444,7 +451,7 @@ def prepared(
     last = prepare.prepare_data(session, seen.source)
     ceilings = probe.probe(folder=paths.folder)
     prepared = materials.load(job, paths)
-    work = works.work(prepared.model, prepared.task_section, prepared.sizes, launched=ceilings.curves is not None)
+    work = works.work(prepared.model, prepared.task_section, prepared.sizes, launched=True)
     limits = limits_of(replace(prepared, train=section), work, ceilings)
     draft = choose.plan(section, [], limits)
     write_atomic(paths.plan, json.dumps(draft.to_json(), indent=1) + "\n")
@@ -488,5 +495,4 @@ def _model(prepared: materials.Materials) -> Model:
     return Model(
         attends=path if model.kind in ATTENDING and not shared else None,
         has_blocks=model.kind in BLOCKS,
-        mixes_samples=model.kind in _MIXING,
     )

@@ -22,6 +22,7 @@ from fullbore.perf.plan.choose import Setting
 from fullbore.perf.plan.space import KEYS, label
 from fullbore.spec.layers import SET
 from fullbore.spec.load import LoadedJob, to_toml
+from fullbore.spec.model import MIXING
 from fullbore.spec.train import TrainSection
 from fullbore.spec.write import toml_value
 
@@ -158,6 +159,8 @@ def _changes(tuning: Tuning, chosen: Setting) -> Iterator[dict[str, Any]]:
     """Each setting that was open, as it is now written, and why."""
     for name, key in KEYS.items():
         if name not in tuning.space.values:
+            if name == "micro_batch_size" and tuning.kind in MIXING and tuning.asked.micro_batch_size == "auto":
+                yield _change(key, "auto", chosen.micro_batch_size, "not tuned: with batch norm it changes the result")
             continue
         value = getattr(chosen, name)
         yield _change(key, getattr(tuning.asked, name), value, _reason(tuning, name, chosen))

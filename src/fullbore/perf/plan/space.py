@@ -37,8 +37,6 @@ class Model:
     attends: Callable[[Precision], Literal["fused", "plain"]] | None = None
     """The path that `auto` takes; none: it has no attention whose path can be chosen."""
     has_blocks: bool = False
-    mixes_samples: bool = False
-    """Batch norm: what a sample gives depends on its micro-batch, whose size is then part of the mathematics."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +99,7 @@ def space(section: TrainSection, limits: Limits, model: Model, opened: Collectio
     if len(limits.expected) > 1:
         values["precision"] = tuple(sorted(limits.expected))
     values["threads"] = _thread_counts(most)
-    if not model.mixes_samples:
-        values["micro_batch_size"] = tuple(choose.divisors(choose.per_rank(section)))
+    values["micro_batch_size"] = tuple(choose.divisors(choose.per_rank(section)))
     if model.attends is not None:
         values["attention"] = ("fused", "plain")
     if model.has_blocks:
