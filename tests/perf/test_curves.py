@@ -105,7 +105,8 @@ def test_launching_and_what_a_network_adds_are_found_from_steps(monkeypatch: pyt
         traced = reference.trace(item.network, item.task, item.sizes).launches[precision]
         return kernels.seconds(traced, Device(true, precision, torch.get_num_threads()), item.samples)
 
-    monkeypatch.setattr(reference, "_measured", taken)
+    monkeypatch.setattr(reference, "_taken", taken)
+    monkeypatch.setattr(reference, "_TURNS", 1)
     monkeypatch.setattr(reference, "_ROUNDS", 60)
     threads = torch.get_num_threads()
     found = reference.fitted(flat, 2, "here")

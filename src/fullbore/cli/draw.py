@@ -284,6 +284,7 @@ def plan(answer: Mapping[str, Any], ink: Ink) -> list[str]:
         *source(answer.get("source"), ink),
         *choices(planned.get("choices") or (), ink),
         *forecast(answer.get("predicted") or {}, ink),
+        *([f"  from {answer['basis']}"] if answer.get("basis") else []),
         *memory(answer.get("memory"), ink, (answer.get("predicted") or {}).get("memory_bytes", {}).get("error")),
         *energy(answer.get("energy"), ink),
     ]

@@ -40,6 +40,7 @@ from fullbore.spec.work import Work
 
 _WHOLE_BYTES = 256 * 2**20
 """A source up to this size is read whole (and kept for the run); of a larger one a sample is read."""
+_BRIEF = "ceilings probed in seconds; fullbore doctor measures kernels, from which steps are predicted closer"
 _SAMPLE_BYTES = 32 * 2**20
 _TRAINING = "training"
 _TOLD = 0.01
@@ -79,12 +80,13 @@ def check(loaded: LoadedJob) -> dict[str, Any]:
         answer["memory"] = planned.memory
         predicted |= planned.predicted
         answer["warnings"] += [planned.warning] if planned.warning else []
-        memory.require(planned.memory, proc.memory_available(), job.train.world_size)
+        memory.require(planned.memory, proc.memory_in_reach(), job.train.world_size)
         subject = replace(subject, plan=planned.plan, work=work, amounts=replace(given, rows=rows))
     ledger = lines.predict(subject, predicted.get("step_seconds"))
     predicted["total_seconds"] = lines.total(ledger)
     answer["ledger"] = {state: asdict(line) for state, line in sorted(ledger.items(), key=lambda item: -item[1].value)}
     answer["energy"] = _energy(job, ledger, answer.get("plan"), predicted.get("rate")).to_json()
+    answer["basis"] = ceilings.curves.source if ceilings.curves is not None else _BRIEF
     answer["predicted"] = {key: asdict(item) for key, item in predicted.items()}
     answer["verdict"] = _verdict({state: line.value for state, line in ledger.items()})
     return answer
@@ -137,13 +139,13 @@ def _training(
     shapes = build.sizes(corpus.info, None, None)
     if job.tokenizer is not None:
         shapes = build.with_vocabulary(shapes, _vocabulary_size(job), section.sequence_length)
-    work = works.work(model, task, shapes)
+    work = works.work(model, task, shapes, launched=ceilings.curves is not None)
     limits = choose.Limits(
         rows=max(1, rows["train"]),
         units_per_row=section.sequence_length if language else 1,
         units=work.units,
         cores=len(os.sched_getaffinity(0)),
-        memory_available=proc.memory_available(),
+        memory_available=proc.memory_in_reach(),
         memory_of=lambda micro: sum(memory.predict(work, section, micro).values()),
         has_validation=rows.get("validation", 0) > 0,
     )

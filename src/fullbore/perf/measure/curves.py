@@ -26,7 +26,7 @@ _ARENA_BYTES = 48 * 2**20
 _COPIES = 48
 _SECONDS = 1e-3
 """A point is measured for so long, though at least `_CALLS` times, in each of `_PASSES` over all points."""
-_CALLS = 3
+_CALLS = 2
 _PASSES = 4
 _CALM = 2
 """Passes without neighbours after which a family is known."""
