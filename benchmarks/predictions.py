@@ -61,9 +61,11 @@ def cases(seed: int, count: int = COUNT) -> list[Case]:
     for family in FAMILIES:
         for number in range(count):
             precision, threads = ("bf16", "fp32")[number % 2], (2, 1)[number // 2 % 2]
-            model, task, sizes, samples = _DRAWN[family](draw)
+            drawn = _DRAWN[family](draw)
+            while any(drawn == (case.model, case.task, case.sizes, case.samples) for case in made):
+                drawn = _DRAWN[family](draw)
             optimizer = draw.choice(("adamw", "adamw", "sgd", "muon"))
-            made.append(Case(family, model, task, sizes, samples, precision, threads, optimizer))
+            made.append(Case(family, *drawn, precision, threads, optimizer))
     return made
 
 
@@ -173,7 +175,7 @@ def measured(case: Case, seconds: float) -> dict[str, Any]:
         step = Step(build(model, task, sizes, seed=0).train(), _task(case), section, plan, Alone(), recorder)
         batches = [_batch(case, generator) for _ in range(4)]
         before: dict[Any, float] = {}
-        while len(taken) < 6 or sum(taken[1:]) < seconds:
+        while len(taken) < 5 or sum(taken[1:]) < seconds:
             if len(taken) == 1:
                 before = dict(recorder.ledger().seconds)
             began = time.perf_counter()
