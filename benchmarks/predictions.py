@@ -57,13 +57,14 @@ class Case:
 def cases(seed: int, count: int = COUNT) -> list[Case]:
     """`count` jobs of each family; precision and threads take turns, all else is drawn."""
     draw = random.Random(seed)
-    made = []
+    made, shapes = list[Case](), set[str]()
     for family in FAMILIES:
         for number in range(count):
             precision, threads = ("bf16", "fp32")[number % 2], (2, 1)[number // 2 % 2]
             drawn = _DRAWN[family](draw)
-            while any(drawn == (case.model, case.task, case.sizes, case.samples) for case in made):
+            while (shape := str(Case(family, *drawn, "", 0, ""))) in shapes:
                 drawn = _DRAWN[family](draw)
+            shapes.add(shape)
             optimizer = draw.choice(("adamw", "adamw", "sgd", "muon"))
             made.append(Case(family, *drawn, precision, threads, optimizer))
     return made
