@@ -98,7 +98,7 @@ def test_memory_by_parts() -> None:
     plain = section.model_copy(update={"optimizer": "sgd", "momentum": 0.0, "world_size": 2})
     assert memory.predict(WORK, plain, 8)["optimizer"] == 0 and memory.predict(WORK, plain, 8)["communication"] == 4e7
     memory.require(parts, 1e12)
-    with pytest.raises(DoesNotFit, match=r"the job needs about .* of memory \(activations .*, runtime 305 MB"):
+    with pytest.raises(DoesNotFit, match=r"the job needs about .* of memory \(activations .*, runtime 302 MB"):
         memory.require(parts, 1e8)
 
 

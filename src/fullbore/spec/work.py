@@ -72,11 +72,11 @@ class Launches:
     head_peaks: tuple[Amount, ...] = ()
     """Bytes that live at once beside those, by rows of a chunk."""
 
-    def peak_bytes(self, samples: float) -> float:
-        """Most bytes that live at once beside the weights, gradients among them."""
+    def activation_bytes(self, samples: float) -> float:
+        """Most bytes that live at once, of what grows with the samples: neither weights nor their gradients."""
         rows = min(self.chunk_rows, self.rows * samples)
-        head = self.held.of(samples) + max((peak.of(rows) for peak in self.head_peaks), default=0.0)
-        return max(head, *(peak.of(samples) for peak in self.peaks))
+        head = self.held.each * samples + max((peak.each * rows for peak in self.head_peaks), default=0.0)
+        return max([head, *(peak.each * samples for peak in self.peaks)])
 
 
 @dataclass(frozen=True)
