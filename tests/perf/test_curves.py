@@ -98,7 +98,12 @@ def test_launching_and_what_a_network_adds_are_found_from_steps(monkeypatch: pyt
         for dtype in ("fp32", "bf16")
         for threads in (1, 2)
     }
-    true = Curves("here", flat, {f"{w}/{t}": s for w, s in (("forward", 3e-6), ("backward", 2e-6)) for t in (1, 2)}, {
+    true = Curves("here", flat, {
+        f"{way}/{dtype}/{threads}": seconds
+        for way, seconds in (("forward", 3e-6), ("backward", 2e-6))
+        for dtype in ("fp32", "bf16")
+        for threads in (1, 2)
+    }, {
         f"{dtype}/{threads}": 1.25 for dtype in ("fp32", "bf16") for threads in (1, 2)})  # fmt: skip
 
     def taken(item: reference.Reference, precision: str) -> Seconds:

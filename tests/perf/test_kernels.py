@@ -52,7 +52,7 @@ LINE = Curve(((1.0, 1e9),), (1e-6, 1e3))
 
 
 def test_seconds_are_those_of_each_launch_and_of_launching_it() -> None:
-    curves = Curves("here", {"map/fp32/1": LINE}, {"forward/1": 0.5, "backward/1": 2.0}, {"fp32/1": 2.0})
+    curves = Curves("here", {"map/fp32/1": LINE}, {"forward/fp32/1": 0.5, "backward/fp32/1": 2.0}, {"fp32/1": 2.0})
     body = (
         launch("add", moved=Amount(100, 50), count=3),
         launch("view"),

@@ -67,8 +67,8 @@ def kernels(curves: dict[str, Any]) -> Iterator[list[str]]:
         slow, fast = min(rates.values()), max(rates.values())
         yield [f"sums of arrays, {dtype}, {_on(threads)}", f"{format_bytes(slow)}/s to {format_bytes(fast)}/s"]
     for name, seconds in curves["launching"].items():
-        way, threads = name.split("/")
-        yield [f"launching, {way}, {_on(threads)}", f"{seconds * 1e6:.1f} µs"]
+        way, dtype, threads = name.split("/")
+        yield [f"launching, {dtype} {way}, {_on(threads)}", f"{seconds * 1e6:.1f} µs"]
 
 
 @app.command()

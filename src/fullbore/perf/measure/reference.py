@@ -86,13 +86,15 @@ def fitted(found: dict[str, Curve], cores: int, source: str) -> Curves:
 def _fit(curves: Curves, known: dict[Reference, tuple[Launches, Seconds]], precision: str, threads: int) -> Curves:
     for _ in range(_ROUNDS):
         for name in ("forward", "backward"):
-            free = replace(curves, launching={**curves.launching, f"{name}/{threads}": 0.0})
+            free = replace(curves, launching={**curves.launching, f"{name}/{precision}/{threads}": 0.0})
             rest = []
             for item in _SMALL:
                 traced, taken = known[item]
                 expected = kernels.seconds(traced, Device(free, precision, threads), item.samples)
                 rest.append((getattr(taken, name) - getattr(expected, name)) / _count(traced, name == "backward"))
-            curves = replace(free, launching={**free.launching, f"{name}/{threads}": max(0.0, statistics.mean(rest))})
+            curves = replace(
+                free, launching={**free.launching, f"{name}/{precision}/{threads}": max(0.0, statistics.mean(rest))}
+            )
         ratios = []
         plain = replace(curves, sustained={**curves.sustained, f"{precision}/{threads}": 1.0})
         for item in _LARGE:

@@ -76,7 +76,7 @@ class Device:
         return None
 
     def launching(self, backward: bool) -> float:
-        return _up_to(self.curves.launching, "backward" if backward else "forward", self.threads)
+        return _up_to(self.curves.launching, f"{'backward' if backward else 'forward'}/{self.precision}", self.threads)
 
     @property
     def sustained(self) -> float:
