@@ -135,6 +135,7 @@ class Lab:
             os.mkfifo(self.pipe)
         self._lines = _lines()
         self._base: dict[int, list[float]] = {}
+        self._cold: dict[int, float] = {}
 
     def base(self, ranks: int) -> list[float]:
         """Seconds of runs that nobody disturbs, the first (which measures the host) left out."""
@@ -143,6 +144,14 @@ class Lab:
             calm = sorted(runs, key=lambda run: run.background)[:3]
             self._base[ranks] = [run.wall for run in calm]
         return self._base[ranks]
+
+    def cold(self, ranks: int) -> float:
+        """Seconds that a run loses to what `evict` takes from it, at the disk's own pace: a limit on memory needs that
+        done, so that its cgroup pays for the pages."""
+        if ranks not in self._cold:
+            runs = [self.observe((Fault(COLD, rate=10**10),), ranks).wall for _ in range(3)]
+            self._cold[ranks] = statistics.median(runs) - statistics.median(self.base(ranks))
+        return self._cold[ranks]
 
     def observe(self, faults: tuple[Fault, ...], ranks: int = 1) -> Observed:
         """Run the job with these faults from outside."""
@@ -203,15 +212,25 @@ class Lab:
             time.sleep(0.02)
         time.sleep(fault.at)
         ended = time.perf_counter() + fault.seconds
-        if _running(pid):
-            own = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())["total_rss"]
-            (group / "memory.limit_in_bytes").write_text(str(int(own) + fault.room))
+        for more in range(0, 100_000_000, 5_000_000):
+            if _running(pid) and _limited(group, fault.room + more):
+                break
         while time.perf_counter() < ended and _running(pid):
             time.sleep(0.02)
         (group / "memory.limit_in_bytes").write_text("-1")
 
     def _plans(self) -> list[Path]:
         return list((self.bench.folder / "runs").glob("*/plan.json"))
+
+
+def _limited(group: Path, room: int) -> bool:
+    """Whether the kernel could take enough pages at once."""
+    own = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())["total_rss"]
+    try:
+        (group / "memory.limit_in_bytes").write_text(str(int(own) + room))
+    except OSError:
+        return False
+    return True
 
 
 def _lines() -> list[bytes]:
@@ -282,7 +301,7 @@ def _limits(faults: dict[str, Fault]) -> Iterator[Callable[[], None]]:
     disk, memory = _group("blkio"), _group("memory")
     device = Path(fullbore.__file__).stat().st_dev
     for group in (disk, memory):
-        group.mkdir()
+        group.mkdir(exist_ok=True)
     try:
         rates = {"read": faults.get(COLD), "write": faults.get(DISK)}
         for way, fault in rates.items():
@@ -299,7 +318,17 @@ def _limits(faults: dict[str, Fault]) -> Iterator[Callable[[], None]]:
         yield enter
     finally:
         for group in (disk, memory):
-            group.rmdir()
+            remove_group(group)
+
+
+def remove_group(group: Path) -> None:
+    """The kernel keeps a group for a moment after its last process has ended."""
+    for _ in range(100):
+        try:
+            return group.rmdir()
+        except OSError:
+            time.sleep(0.05)
+    raise RuntimeError(f"{group} has processes still")
 
 
 def _group(controller: str) -> Path:
@@ -321,9 +350,18 @@ def evict() -> None:
 
 
 def costs(
-    faults: tuple[Fault, ...], seen: Observed, base: list[float], alone: Callable[[Fault], Observed]
+    faults: tuple[Fault, ...],
+    seen: Observed,
+    base: list[float],
+    alone: Callable[[Fault], Observed],
+    cold: Callable[[], float],
 ) -> dict[str, tuple[float, float]]:
-    """Seconds that each fault cost, at least and at most. `alone`: the run with one of them only, if that is needed."""
+    """Seconds that each fault cost, at least and at most.
+
+    `alone`: the run with one of them only, asked for if neither is timed: what a fault costs alone and what it adds to
+    the other differ where they meet. `cold`: what a limit on memory costs by what is evicted before it, which is a
+    fault of its own.
+    """
     kinds = [fault.kind for fault in faults]
     timed = {kind: seen.spans[kind] for kind in kinds if kind in TIMED}
     extra = seen.wall - statistics.median(base)
@@ -336,9 +374,16 @@ def costs(
         left = extra - sum(low for low, _ in found.values())
         found[rest[0].kind] = (left, left)
     elif rest:
-        first = alone(rest[0]).wall - statistics.median(base)
-        found |= {rest[0].kind: (first, first), rest[1].kind: (extra - first, extra - first)}
+        one, two = (alone(fault).wall - statistics.median(base) for fault in rest)
+        found |= {rest[0].kind: _between(one, extra - two), rest[1].kind: _between(two, extra - one)}
+    if MEMORY in kinds and COLD not in kinds:
+        side, (low, high) = cold(), found[MEMORY]
+        found |= {MEMORY: (low - side, high - side), COLD: (side, side)}
     return found
+
+
+def _between(one: float, other: float) -> tuple[float, float]:
+    return min(one, other), max(one, other)
 
 
 def row(seed: int, faults: tuple[Fault, ...], seen: Observed, cost: dict[str, tuple[float, float]]) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def judge(lab: Lab, seed: int, faults: tuple[Fault, ...]) -> tuple[dict[str, Any
             break
     assert seen.code == 0, seen.error
     noise = max(0.3, 3 * statistics.median(abs(seconds - statistics.median(base)) for seconds in base))
-    cost = injected.costs(faults, seen, base, lambda fault: lab.observe((fault,), ranks))
+    cost = injected.costs(faults, seen, base, lambda fault: lab.observe((fault,), ranks), lambda: lab.cold(ranks))
     order = sorted(cost, key=lambda kind: -cost[kind][0])
     result = lab.bench.result(seen.run)
     row = injected.row(seed, faults, seen, cost) | {

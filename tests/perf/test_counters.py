@@ -130,8 +130,9 @@ NONE = proc.ThreadTimes(0.0, 0.0)
 
 def after(seconds: float, *, ran: float = 0.0, ready: float = 0.0, cpu: float = 0.0, **disk: float) -> float:
     """Seconds that count as stopped, of so many between two beats."""
-    values = {"from_disk": 0, "stalled": 0.0, **disk}
-    later = Beat(seconds, proc.ThreadTimes(ran, ready), cpu, int(values["from_disk"]), values["stalled"])
+    values = {"from_disk": 0, "stalled": 0.0, "continued": 0, **disk}
+    read, continued = int(values["from_disk"]), int(values["continued"])
+    later = Beat(seconds, proc.ThreadTimes(ran, ready), cpu, read, values["stalled"], continued)
     return held(Beat(0.0, NONE, 0.0, 0, 0.0), later, cores=2)
 
 
@@ -141,7 +142,8 @@ def test_only_what_neither_ran_nor_stood_ready_nor_waited_for_a_disk_was_stopped
     assert after(4.1, ran=0.1, cpu=0.2) == pytest.approx(4), "both threads ran until it was stopped"
     assert after(4.1, ran=0.3, ready=3.8) == 0, "without a core"
     assert after(4.1, cpu=4.0) == pytest.approx(0.2, abs=0.21), "another thread kept the interpreter"
-    assert after(4.1, from_disk=10**6, stalled=3.9) == pytest.approx(0.1)
+    assert after(4.1, from_disk=10**6) == 0, "the disk, with the interpreter locked"
+    assert after(4.1, from_disk=10**6, stalled=0.5, continued=1) == pytest.approx(3.5)
     assert after(4.1, stalled=3.9) == pytest.approx(4), "others waited for the disk"
 
 

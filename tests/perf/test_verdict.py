@@ -160,7 +160,7 @@ def test_a_disk_in_preparation_and_in_checkpoints() -> None:
 
 
 def test_a_cold_cache_and_a_memory_limit_from_what_no_state_of_the_data_waits_for() -> None:
-    cold = {"start": Usage(9, cpu_self=0.3, read_rate=50e6, cpu_waiting=0.0, idle=0.7, disk=0.6)}
+    cold = {"start": Usage(9, cpu_self=0.3, read_rate=50e6, cpu_waiting=0.0, idle=0.7, fetching=0.6)}
     found = judge({**TRAIN, "start": 600.0}, usage=cold)
     assert found.limit == "a cold cache" and "mostly in start" in found.sentence
     assert found.share == pytest.approx(0.6 * 600 / 1572) and "30 GB read from the disk" in found.evidence[0]
@@ -291,7 +291,7 @@ def test_a_disk_is_waited_for_and_memory_thrashes_sample_by_sample() -> None:
     again = {**idle, "t": 10.0, "iowait": 0.5, "cpu_system": 0.1, "refaulted_bytes_per_second": 5e7}
     found = usage_by_state(intervals, [cold, again])["start"]
     assert found.idle == pytest.approx(0.8) and found.disk == pytest.approx((0.6 + 0.5) / 2)
-    assert found.thrashing == pytest.approx((0.0 + 0.9) / 2)
+    assert found.thrashing == pytest.approx((0.0 + 0.9) / 2) and found.fetching == pytest.approx(0.8)
     still = {**cold, "read_bytes_per_second": 0.0}
     assert usage_by_state(intervals, [still])["start"].disk == 0, "others waited for the disk"
 

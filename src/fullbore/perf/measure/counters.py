@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections import deque
@@ -98,12 +99,11 @@ def sample(before: Reading, after: Reading, interval: float, cores: int) -> dict
             resource: min(1.0, (total - before.pressure.get(resource, total)) / seconds)
             for resource, total in after.pressure.items()
         }
-    if after.limit:
-        earlier = before.limit or after.limit
+    if before.limit and after.limit and (limit := after.limit.limit or before.limit.limit):
         found |= {
-            "memory_limit": after.limit.limit,
-            "reclaims_per_second": max(0, after.limit.reclaims - earlier.reclaims) / seconds,
-            "refaulted_bytes_per_second": max(0, after.limit.refaulted - earlier.refaulted) / seconds,
+            "memory_limit": limit,
+            "reclaims_per_second": max(0, after.limit.reclaims - before.limit.reclaims) / seconds,
+            "refaulted_bytes_per_second": max(0, after.limit.refaulted - before.limit.refaulted) / seconds,
         }
     if after.joules:
         found["joules"] = {name: total - before.joules.get(name, 0.0) for name, total in after.joules.items()}
@@ -131,24 +131,28 @@ class Beat:
     cpu: float
     from_disk: int
     stalled: float
+    continued: int = 0
+    """Times that the process was sent SIGCONT, as far as it listens."""
 
 
-def _beat(thread: int) -> Beat:
+def _beat(thread: int, continued: int = 0) -> Beat:
     times, stalled = proc.thread_times(thread), proc.pressure().get("io", 0.0)
-    return Beat(time.perf_counter(), times, time.process_time(), proc.bytes_from_disk(), stalled)
+    return Beat(time.perf_counter(), times, time.process_time(), proc.bytes_from_disk(), stalled, continued)
 
 
 def held(before: Beat, after: Beat, cores: int) -> float:
     """Seconds between two beats in which the process was stopped: beyond those that a beat takes, none of its threads
-    ran, the accounted one did not stand ready for a core, and no disk was waited for."""
+    ran and the accounted one did not stand ready for a core. If bytes came from a disk meanwhile, it was that which the
+    process waited for, with the interpreter locked, unless somebody has told it to continue."""
     late = after.clock - before.clock - _BEAT_SECONDS
-    if late < _GAP_SECONDS:
+    fetched = after.from_disk > before.from_disk
+    if late < _GAP_SECONDS or (fetched and after.continued == before.continued):
         return 0.0
     active = after.cpu - before.cpu - cores * _BEAT_SECONDS
     if before.thread and after.thread:
         ready = after.thread.stood_ready - before.thread.stood_ready
         active = max(active, after.thread.ran - before.thread.ran + ready - _BEAT_SECONDS)
-    disk = after.stalled - before.stalled if after.from_disk > before.from_disk else 0.0
+    disk = after.stalled - before.stalled if fetched else 0.0
     return max(0.0, late - max(0.0, active) - disk)
 
 
@@ -188,9 +192,14 @@ class Counters:
         self._attaching = threading.Lock()
         self._ended, self._asked, self._answered = threading.Event(), threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
+        self._continued, self._listens = 0, False
 
     def __enter__(self) -> Counters:
         """The first reading is made here: a block that keeps the interpreter busy would make the thread wait for it."""
+        if self._recorder is None and threading.current_thread() is threading.main_thread():
+            self._listens = hasattr(signal, "SIGCONT") and signal.getsignal(signal.SIGCONT) == signal.SIG_DFL
+            if self._listens:
+                signal.signal(signal.SIGCONT, self._was_continued)
         tree, meter, accounted = proc.Tree(os.getpid()), Meter(), threading.get_native_id()
         self._tell("energy", counters=meter.names, problems=meter.problems)
         if self._recorder is None:
@@ -205,8 +214,14 @@ class Counters:
     ) -> None:
         self.end()
 
+    def _was_continued(self, *_: object) -> None:
+        self._continued += 1
+
     def end(self) -> None:
         """Take the last sample."""
+        if self._listens:
+            signal.signal(signal.SIGCONT, signal.SIG_DFL)
+            self._listens = False
         self._ended.set()
         self._asked.set()
         if self._thread is not None:
@@ -239,7 +254,7 @@ class Counters:
         while not self._ended.is_set():
             due = before.clock + self._interval - time.perf_counter()
             asked = self._asked.wait(max(0.0, min(_BEAT_SECONDS, due)))
-            now = _beat(accounted)
+            now = _beat(accounted, self._continued)
             stopped += held(beat, now, cores)
             beat = now
             if asked or now.clock - before.clock >= self._interval - _ROUNDING:

@@ -95,16 +95,17 @@ class MemoryLimit:
 
 
 def memory_limit() -> MemoryLimit | None:
-    """Of the nearest cgroup that has a limit; none if none has."""
-    for group in _memory_groups():
-        if limit := _limit(group):
-            events = dict(line.split() for line in read(f"{group}/memory.events").splitlines())
-            reclaims = read(f"{group}/memory.failcnt").strip() or events.get("max", "0")
-            control = dict(line.split() for line in read(f"{group}/memory.oom_control").splitlines())
-            killed = events.get("oom_kill") or control.get("oom_kill", "0")
-            refaulted = _memory_stat(group, "workingset_refault_file") * _PAGE
-            return MemoryLimit(limit, int(reclaims), refaulted, int(killed))
-    return None
+    """Of the nearest cgroup that has a limit, else of this process's own; none if it has no cgroup."""
+    groups = _memory_groups()
+    group = next((each for each in groups if _limit(each)), groups[0] if groups else None)
+    if group is None:
+        return None
+    events = dict(line.split() for line in read(f"{group}/memory.events").splitlines())
+    reclaims = read(f"{group}/memory.failcnt").strip() or events.get("max", "0")
+    control = dict(line.split() for line in read(f"{group}/memory.oom_control").splitlines())
+    killed = events.get("oom_kill") or control.get("oom_kill", "0")
+    refaulted = _memory_stat(group, "workingset_refault_file") * _PAGE
+    return MemoryLimit(_limit(group), int(reclaims), refaulted, int(killed))
 
 
 def reset_peak_memory() -> None:

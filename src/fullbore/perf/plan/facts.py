@@ -50,6 +50,8 @@ class Usage:
     """Share of the time in which none of our threads ran, wanted to run, or was stopped."""
     disk: float = 0.0
     """What of `idle` the machine waited for a disk in while we moved bytes to or from one."""
+    fetching: float = 0.0
+    """What of `idle` much was read from a disk in, whatever the machine says of waiting."""
     thrashing: float = 0.0
     """Share of the time that went into giving memory up under a limit and reading it again."""
     held: float = 0.0
@@ -190,11 +192,14 @@ def _waited(usage: Usage, state: str, able: float) -> Usage:
         return usage
     waiting = min(1.0, usage.idle / able)
     idle = max(0.0, usage.idle - able) / (1 - able) if state in _COMPUTING else waiting
-    return replace(usage, idle=idle, disk=usage.disk * idle / usage.idle)
+    share = idle / usage.idle
+    return replace(usage, idle=idle, disk=usage.disk * share, fetching=usage.fetching * share)
 
 
 _MOVING = 64e3
 """Bytes/s of a disk below which a run's own traffic is its bookkeeping."""
+_FETCHING = 1e6
+"""Bytes/s read from a disk from which on a program waits for them."""
 _THRASHING = 1e6
 """Bytes/s read again under a memory limit, from which on that is more than its first adjustment."""
 
@@ -222,6 +227,7 @@ def _usage(sample: Mapping[str, Any], seconds: float, share: float) -> Usage:
         io_pressure=pressure.get("io"),
         idle=idle,
         disk=disk,
+        fetching=idle if read > _FETCHING else 0.0,
         thrashing=part * min(1.0, idle + system),
         held=share * held,
         watts={name: joules / float(sample["seconds"]) for name, joules in (sample.get("joules") or {}).items()},
@@ -258,6 +264,7 @@ def _average(parts: Sequence[Usage]) -> Usage:
         io_pressure=known([part.io_pressure for part in parts]),
         idle=mean(part.idle for part in parts),
         disk=mean(part.disk for part in parts),
+        fetching=mean(part.fetching for part in parts),
         thrashing=mean(part.thrashing for part in parts),
         held=sum(part.held for part in parts),
         watts=_watts(parts),

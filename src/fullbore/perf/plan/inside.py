@@ -33,7 +33,11 @@ def own_seconds(facts: Facts, state: str) -> float:
     if usage is None:
         return facts.seconds(state)
     waited = (
-        usage.idle if state == State.READ else usage.disk if state not in (State.CHECKPOINT, State.DATA_WAIT) else 0.0
+        usage.idle
+        if state == State.READ
+        else usage.fetching
+        if state not in (State.CHECKPOINT, State.DATA_WAIT)
+        else 0.0
     )
     elsewhere = max(waited, usage.thrashing) * facts.seconds(state)
     return max(0.0, facts.seconds(state) - lost_to_others(facts, state) - usage.held - elsewhere)

@@ -140,11 +140,12 @@ def _rates(facts: Facts, usage: Usage) -> str:
 
 
 def _cold(facts: Facts, states: Sequence[str]) -> Cause | None:
-    """Waiting for a disk in states that handle no data: programs and libraries were not in memory yet."""
+    """Being idle while much is read from a disk, in states that handle no data and so wait for nothing else: programs
+    and libraries were not in memory yet."""
     waits = {
-        state: max(0.0, usage.disk - usage.thrashing) * facts.seconds(state)
+        state: max(0.0, usage.fetching - usage.thrashing) * facts.seconds(state)
         for state, usage in facts.usage.items()
-        if state in states and state not in _DATA and usage.disk > 0
+        if state in states and state not in _DATA and usage.fetching > 0
     }
     seconds = sum(waits.values())
     if seconds < 0.1:
