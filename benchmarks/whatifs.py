@@ -3,7 +3,8 @@
     python benchmarks/whatifs.py [--json] [--rounds N] [--state FILE] [KIND ...]
 
 Small real jobs, each run to its end by the real program, with a cache of their own: of the machine they know what
-`fullbore doctor` measured, and of past runs only two of the job as it is. From the second of these every change is
+`fullbore doctor` measured, and of past runs only two of the job as it is. What a job could choose by timing is set, so
+that A is one job and the cost model, not a trial, tells of B. From the second of these every change is
 predicted; the predictions go into the state file with their SHA-256 before any changed job is run. Then the job as it
 is (A) and the changed one (B) are run in turns, A B A B.
 
@@ -22,6 +23,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -58,7 +60,10 @@ heads = 4
 budget = "4s"
 global_batch_size = 16
 sequence_length = 256
+precision = "bf16"
 compile = false
+threads = 2
+micro_batch_size = 16
 evaluate_every = 8
 checkpoint_every = 4
 """
@@ -77,7 +82,9 @@ hidden = [1024, 1024]
 [train]
 budget = "4s"
 global_batch_size = 256
+precision = "bf16"
 compile = false
+threads = 2
 """
 COMPRESSED = LANGUAGE.replace('"4s"', '"16 steps"') + "[compress]\nsamples = 96\n"
 JOBS = {"language": LANGUAGE, "table": TABLE, "compressed": COMPRESSED}
@@ -258,6 +265,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--state", type=Path, help="a folder that keeps runs and results, to go on from")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the run under way ends, too
     kinds = given.kinds or list(KINDS)
     with tempfile.TemporaryDirectory() as temporary:
         folder = (given.state or Path(temporary, "state")).absolute()

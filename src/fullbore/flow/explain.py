@@ -32,7 +32,7 @@ def explain(name: str, what_if: Mapping[str, Any] | None = None) -> dict[str, An
         raise InputError(f"{paths.events()}: no events", hint=f"the run ended at once; fullbore resume {run.name}")
     found = known(paths, ledger)
     events = list(read.events(paths.events()))
-    changes, missing = changed(run, found)
+    changes, missing = changed(run, found, brief=bool(what_if))
     if told := host.another(run):
         missing.append(f"it ran on another machine than this one ({told}): its figures and what-ifs are of that one")
     ended = killed.notes(events) if (status := run.status()) == "killed" else []
