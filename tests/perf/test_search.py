@@ -62,7 +62,7 @@ def tuned(
         belief = search.believe(untried, predicted, trials)
         best = min(charge(trial.setting, trial.seconds) for trial in trials)
         left = search.left(belief, charge, best)
-        if left.bound < 0.02 or left.expected < 0.004:
+        if left.bound < 0.02 or left.expected < 0.006:
             return trials
         chosen = search.next_setting(belief, charge, best, dict.fromkeys(untried, 1.0))
         assert chosen is not None

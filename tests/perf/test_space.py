@@ -12,7 +12,7 @@ from fullbore.perf.plan.space import KEYS, Model, Space, label, space
 from fullbore.spec.train import TrainSection
 
 ALL = frozenset(KEYS.values())
-DECODER = Model(attends=lambda precision: "plain" if precision == "bf16" else "fused", has_blocks=True)
+DECODER = Model(attention=("fused", "plain"), has_blocks=True)
 
 
 def section(**settings: object) -> TrainSection:
@@ -21,8 +21,9 @@ def section(**settings: object) -> TrainSection:
 
 def made(asked: TrainSection, model: Model = DECODER, opened: frozenset[str] = ALL, **changes: object) -> Space:
     limits = Limits(
-        rows=1000, units_per_row=128, units="tokens", cores=2, memory_available=8e9, expected={"fp32": 2.0, "bf16": 1.0}
-    )
+        rows=1000, units_per_row=128, units="tokens", cores=2, memory_available=8e9, expected={"fp32": 2.0, "bf16": 1.0},
+        attends=lambda precision: "plain" if precision == "bf16" else "fused",
+    )  # fmt: skip
     return space(asked, replace(limits, **changes), model, opened)  # type: ignore[arg-type]
 
 
@@ -70,9 +71,11 @@ def test_threads_are_tried_by_halves_and_one_less_than_all() -> None:
 
 def test_other_feeds_leave_the_step_as_it_is() -> None:
     found = made(section())
-    fed = found.fed(found.settings[-1])
+    fed = found.fed(found.settings[-1], busy=True)
     assert {(s.prefetch, s.feed_threads) for s in fed} == {(4, 1), (4, 2), (16, 1), (16, 2)}
     assert all(s.threads == 1 for s in fed if (s.prefetch, s.feed_threads) == (4, 1)), "a core for the feed"
+    idle = found.fed(found.settings[-1], busy=False)
+    assert idle == [replace(found.settings[-1], prefetch=0)] and found.fed(idle[0], busy=False) == []
     assert len({replace(s, prefetch=4, feed_threads=1, threads=2) for s in fed}) == 1
 
 

@@ -34,10 +34,10 @@ def _trials(paths: RunPaths, setting: dict[str, Any]) -> Iterator[Any]:
     from fullbore.spec.plan import Plan
     from fullbore.train import trial
 
-    plan = replace(Plan.from_json(json.loads(paths.plan.read_text())), **setting)
+    plan, recorder = replace(Plan.from_json(json.loads(paths.plan.read_text())), **setting), Recorder()
     prepared = materials.load(load(paths.job).job, paths)
-    with trial.opened(materials.setup(prepared, plan, paths, Recorder(), no_progress, lambda: False)) as trials:
-        yield trials
+    with trial.opened(materials.setup(prepared, plan, paths, recorder, no_progress, lambda: False)) as trials:
+        yield trials, recorder
 
 
 def main(folder: Path, setting: dict[str, Any]) -> None:
@@ -49,12 +49,14 @@ def main(folder: Path, setting: dict[str, Any]) -> None:
         try:
             if not opened:
                 opened.append(stack.enter_context(_trials(paths, setting)))
+            trials, recorder = opened[0]
             if asked.get("save"):
                 with tempfile.TemporaryDirectory(dir=folder) as place:
-                    return {"seconds": opened[0].save_seconds(Path(place))}
-            neighbours = proc.Neighbours()
-            found = asdict(opened[0].measure(asked["steps"], asked["seconds"]))
-            return {**found, "peak_bytes": proc.peak_memory(), "others": neighbours.cores()}
+                    return {"seconds": trials.save_seconds(Path(place))}
+            neighbours, before = proc.Neighbours(), recorder.ledger().busy.get("feed", 0.0)
+            found = asdict(trials.measure(asked["steps"], asked["seconds"]))
+            fed = (recorder.ledger().busy.get("feed", 0.0) - before) / len(found["taken"])
+            return {**found, "fed": fed, "peak_bytes": proc.peak_memory(), "others": neighbours.cores()}
         except (MemoryError, RuntimeError) as error:
             if outgrown(error) is None:
                 raise

@@ -46,6 +46,9 @@ class Trial:
     taken: tuple[float, ...] = ()
     """Seconds of each step, waiting for its batch included."""
     waited: float = 0.0
+    """Mean seconds of a step's wait for its batch."""
+    fed: float = 0.0
+    """Seconds that making a batch took beside the step."""
     first_seconds: float = 0.0
     """What the first step took on top: compiling."""
     peak_bytes: int = 0
@@ -197,7 +200,7 @@ class Lab:
         spent = time.monotonic() - began
         if found.get("ended") == OUT_OF_MEMORY:
             return Trial(setting, predicted, expected, "out of memory", spent=spent)
-        fields = {name: found[name] for name in ("waited", "first_seconds", "peak_bytes", "others")}
+        fields = {name: found[name] for name in ("waited", "fed", "first_seconds", "peak_bytes", "others")}
         made = Trial(setting, predicted, expected, "measured", tuple(found["taken"]), spent=spent, **fields)
         self.start_seconds = min(self.start_seconds, spent)
         return made

@@ -30,12 +30,12 @@ from fullbore.engine.child import Died
 from fullbore.engine.process import settle
 from fullbore.flow import forecast, materials, prepare, tuned
 from fullbore.flow.interrupt import Interrupts
+from fullbore.flow.lines import model_kind
 from fullbore.flow.plan import limits as limits_of
 from fullbore.flow.run import quiet
 from fullbore.flow.session import Session
 from fullbore.flow.trials import TWIN, Kept, Lab, Round, Trial, name_of
 from fullbore.models import work as works
-from fullbore.models.kernels import PLAIN_LENGTH
 from fullbore.perf.measure import probe, stats
 from fullbore.perf.plan import choose, search
 from fullbore.perf.plan.choose import Setting
@@ -47,7 +47,7 @@ from fullbore.record.run import RunFolder
 from fullbore.record.span import Recorder
 from fullbore.spec.hardware import Ceilings
 from fullbore.spec.load import DEFAULT, LoadedJob, to_toml
-from fullbore.spec.model import ATTENDING, BLOCKS, MIXING, DecoderModel
+from fullbore.spec.model import ATTENTION, BLOCKS, MIXING
 from fullbore.spec.plan import Plan
 from fullbore.spec.train import TrainSection
 from fullbore.spec.work import Work
@@ -55,7 +55,7 @@ from fullbore.spec.work import Work
 BUDGET_SECONDS = 300.0
 WORTH = 0.02
 """Trials end once nothing that was not tried is likely (19 in 20) to win more than this share of the time, ..."""
-LITTLE = 0.004
+LITTLE = 0.006
 """... or once no more than this is expected of the best of them."""
 _NEAR = 0.05
 """Settings that are not more slower than this than the best are compared with it in turns."""
@@ -65,6 +65,8 @@ _TOLD = 0.01
 """Rounds end once a difference is told, or is below this."""
 _WAITED = 0.01
 """Share of a step that waits for its batch from which on other feeds are worth a trial."""
+_BUSY = 0.5
+"""Share of a step from which on making its batch may hold it up."""
 _FAILURES = 3
 """Trials that may fail before any has succeeded."""
 _SMALLER = "make the model, train.sequence_length or train.global_batch_size smaller"
@@ -100,7 +102,7 @@ class Tuning:
     @property
     def kind(self) -> str:
         """Of the model."""
-        return forecast.model_kind(self.loaded.job)
+        return model_kind(self.loaded.job)
 
     def predicted(self, setting: Setting) -> float:
         """Seconds of a step by the cost model."""
@@ -222,11 +224,13 @@ class Tuning:
         self.progress("tune", len(self.kept.trials), None, "trials")
 
     def feed(self) -> None:
-        """Other feeds for the best setting, where its steps wait for their batches."""
+        """Other feeds for the best setting, where its steps wait for batches: more of it where it is busy half the
+        time or more, else none beside the steps, for then they wait for no more than a thread to hand a batch over."""
         best = self.best
+        busy = best.fed / best.setting.feed_threads > _BUSY * best.seconds
         tried = {trial.setting for trial in self.kept.trials}
         if best.waited > _WAITED * best.seconds:
-            for setting in self.space.fed(best.setting):
+            for setting in self.space.fed(best.setting, busy=busy):
                 if setting not in tried and self.cost(setting) < self.lab.remaining - self.comparing_seconds():
                     self.measure(setting, best.seconds)
 
@@ -466,7 +470,7 @@ def prepared(
         asked=asked,
         work=work,
         ceilings=ceilings,
-        space=space(section, limits, _model(prepared), opened),
+        space=space(section, limits, _model(prepared, limits), opened),
         draft=draft,
         kept=kept,
         lab=Lab(paths.folder, deadline),
@@ -485,14 +489,6 @@ def _identity(loaded: LoadedJob, digest: str) -> dict[str, Any]:
     return {**whole, "data": digest, "machine": host.fingerprint, "cores": len(os.sched_getaffinity(0)), **programs}
 
 
-def _model(prepared: materials.Materials) -> Model:
-    model, length = prepared.model, prepared.train.sequence_length
-    shared = isinstance(model, DecoderModel) and (model.key_value_heads or model.heads) != model.heads
-
-    def path(precision: choose.Precision) -> Any:
-        return "plain" if precision == "bf16" and length <= PLAIN_LENGTH else "fused"
-
-    return Model(
-        attends=path if model.kind in ATTENDING and not shared else None,
-        has_blocks=model.kind in BLOCKS,
-    )
+def _model(prepared: materials.Materials, limits: choose.Limits) -> Model:
+    kind = prepared.model.kind
+    return Model(ATTENTION[kind] if limits.attends is not None else (), kind in BLOCKS)

@@ -23,7 +23,7 @@ Values = NDArray[np.float64]
 _SHARED = 0.7
 """Deviation (of the logarithm) of what all predictions for a job miss together."""
 _DEVIATIONS = {
-    "precision": 0.25, "threads": 0.2, "micro_batch_size": 0.15, "attention": 0.15, "recompute": 0.08, "compile": 0.25,
+    "precision": 0.25, "threads": 0.2, "micro_batch_size": 0.1, "attention": 0.15, "recompute": 0.08, "compile": 0.25,
     "prefetch": 0.03, "feed_threads": 0.05,
 }  # fmt: skip
 """Of what is missed of each knob's effect."""

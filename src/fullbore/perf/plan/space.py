@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, Literal
+from typing import Any
 
 from fullbore.base.units import plural
 from fullbore.perf.plan import choose
-from fullbore.perf.plan.choose import Limits, Precision, Setting
+from fullbore.perf.plan.choose import Attention, Limits, Setting
 from fullbore.spec.train import TrainSection
 
 KEYS = {
@@ -26,16 +26,16 @@ KEYS = {
 _FEED = ("prefetch", "feed_threads")
 _FEW_CORES = 4
 """So many threads are tried one by one; of more, their halves, and one less than all, which leaves the feed a core."""
-_DEEPER = (4, 16)
-"""Batches ahead, where the feed is waited for."""
+_DEPTHS = (0, 4, 16)
+"""Batches ahead, where the feed is waited for; 0 makes each where the step is taken."""
 
 
 @dataclass(frozen=True)
 class Model:
     """What the job's network lets be chosen."""
 
-    attends: Callable[[Precision], Literal["fused", "plain"]] | None = None
-    """The path that `auto` takes; none: it has no attention whose path can be chosen."""
+    attention: tuple[Attention, ...] = ()
+    """The paths that its attention can take."""
     has_blocks: bool = False
 
 
@@ -66,9 +66,9 @@ class Space:
 
     def resolved(self, setting: Setting) -> Setting:
         """The path of attention said outright, so that one setting has one name."""
-        if setting.attention != "auto" or self.model.attends is None:
+        if setting.attention != "auto" or self.limits.attends is None:
             return setting
-        return replace(setting, attention=self.model.attends(setting.precision))
+        return replace(setting, attention=self.limits.attends(setting.precision))
 
     def memory_of(self, setting: Setting) -> float:
         """Predicted peak bytes of one rank."""
@@ -76,14 +76,17 @@ class Space:
         memory_of = again if setting.recompute and again is not None else self.limits.memory_of
         return memory_of(setting.micro_batch_size)
 
-    def fed(self, setting: Setting) -> list[Setting]:
-        """`setting` with other feeds: what is worth a trial where batches are waited for."""
+    def fed(self, setting: Setting, *, busy: bool) -> list[Setting]:
+        """`setting` with other feeds: what is worth a trial where batches are waited for; the feed is `busy` or not."""
+        if not busy:
+            inline = replace(setting, prefetch=0, feed_threads=1)
+            return [inline] if "prefetch" in self.values and inline != setting else []
         names = [name for name in _FEED if name in self.values]
         fed = (
             replace(setting, **dict(zip(names, values, strict=True)))
             for values in product(*(self.values[name] for name in names))
         )
-        others = [other for other in fed if other != setting]
+        others = [other for other in fed if other != setting and other.prefetch]
         if self.section.threads == "auto" and setting.threads > 1:
             others.append(replace(setting, threads=setting.threads - 1))
         return others
@@ -100,12 +103,11 @@ def space(section: TrainSection, limits: Limits, model: Model, opened: Collectio
         values["precision"] = tuple(sorted(limits.expected))
     values["threads"] = _thread_counts(most)
     values["micro_batch_size"] = tuple(choose.divisors(choose.per_rank(section)))
-    if model.attends is not None:
-        values["attention"] = ("fused", "plain")
+    values["attention"] = model.attention
     if model.has_blocks:
         values["recompute"] = (False, True)
     values["compile"] = (False, True)
-    values["prefetch"] = tuple(sorted({section.prefetch, *_DEEPER}))
+    values["prefetch"] = tuple(sorted({section.prefetch, *_DEPTHS}))
     values["feed_threads"] = tuple(sorted({section.feed_threads, min(2, limits.cores)}))
     return Space(
         section,
