@@ -10,10 +10,13 @@ import torch
 from architectures import write
 from torch import Tensor, nn
 
+from fullbore.base.errors import InputError
+from fullbore.models import execution
 from fullbore.models.hub import Hub
 from fullbore.models.language import MaskedLM
 from fullbore.models.packing import packed_attention
 from fullbore.models.supervised import Classification
+from fullbore.spec.model import DecoderModel, ModelSection, TaskSection, TransformersModel
 
 LENGTHS = (30, 3, 17, 8)
 
@@ -88,6 +91,34 @@ def test_architectures_whose_tokens_see_more_than_their_sample_stay_padded(tmp_p
     assert hub._packing is None
     given = batch()
     assert hub(given["tokens"], given["attention_mask"]).shape == (*given["tokens"].shape, 60)
+
+
+def test_attention_that_is_set_is_taken_or_refused(tmp_path: Path) -> None:
+    given, hub = batch(), build(tmp_path, "bert")
+    for path, rows in (("fused", given["tokens"].numel()), ("packed", sum(LENGTHS)), ("auto", sum(LENGTHS))):
+        execution.attend(hub, path)  # type: ignore[arg-type]
+        assert rows_of(hub, given) == {rows}
+    other = build(tmp_path, "mpnet", "masked_lm")
+    with pytest.raises(InputError, match="train.attention: found packed"):
+        execution.attend(other, "packed")
+
+
+def test_what_auto_takes_goes_by_the_architecture_the_task_and_the_length(tmp_path: Path) -> None:
+    def path(section: ModelSection, task: str, length: int = 128) -> list[str | None]:
+        found = execution.attention(section, TaskSection.model_validate({"kind": task}), length)
+        return [None if found is None else found(precision) for precision in ("bf16", "fp32")]
+
+    def hub(name: str) -> ModelSection:
+        return TransformersModel(kind="transformers", folder=str(write(tmp_path / name, name)))
+
+    decoder = DecoderModel(kind="decoder", width=32, layers=1, heads=4)
+    assert path(decoder, "causal_lm") == ["plain", "fused"]
+    assert path(decoder, "causal_lm", 1024) == ["fused", "fused"]
+    assert path(decoder.model_copy(update={"key_value_heads": 2}), "causal_lm") == [None, None]
+    assert path(hub("bert"), "classification") == ["packed", "packed"]
+    assert path(hub("bert"), "masked_lm") == ["packed", "packed"]
+    assert path(hub("mpnet"), "masked_lm") == [None, None]
+    assert path(hub("gpt2"), "causal_lm") == [None, None]
 
 
 def test_masked_models_learn_the_same_packed(tmp_path: Path) -> None:

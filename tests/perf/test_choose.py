@@ -311,3 +311,13 @@ def test_what_ran_out_of_memory_is_not_tried_again() -> None:
     assert choose.plan(asked, [], less).micro_batch_size < first.micro_batch_size
     with pytest.raises(DoesNotFit, match="a micro-batch of 1 needs"):
         choose.next_setting(asked, [], choose.below(asked, given_, 1))
+
+
+def test_the_path_of_attention_is_chosen_by_precision_told_and_kept() -> None:
+    asked = limits(attends=lambda precision: "plain" if precision == "bf16" else "fused")
+    for precision, path, other in (("bf16", "plain", "fused"), ("fp32", "fused", "plain")):
+        plan = choose.plan(section(precision=precision), [], asked)
+        told = next(choice for choice in plan.choices if choice.key == "train.attention")
+        assert (plan.attention, told.value, told.instead) == (path, path, other)
+        assert choose.chosen(section(precision=precision), [], asked).attention == path
+    assert not [c for c in choose.plan(section(), [], limits()).choices if c.key == "train.attention"]

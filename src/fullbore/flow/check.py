@@ -19,7 +19,7 @@ from fullbore.flow import energy, forecast, lines
 from fullbore.flow import prepare as prepare_data
 from fullbore.flow.lines import Subject
 from fullbore.flow.prepare import corpus_key, look
-from fullbore.models import build, tokenizer
+from fullbore.models import build, execution, tokenizer
 from fullbore.models import work as works
 from fullbore.perf.measure import probe, proc
 from fullbore.perf.model import memory
@@ -148,6 +148,7 @@ def _training(
         memory_available=proc.memory_in_reach(),
         memory_of=lambda micro: sum(memory.predict(work, section, micro).values()),
         has_validation=rows.get("validation", 0) > 0,
+        attends=execution.attention(model, task, section.sequence_length),
     )
     limits = forecast.informed(job, section, work, limits, ceilings)
     return forecast.forecast(job, section, work, limits, ceilings, rows.get("validation", 0)), work, rows

@@ -14,6 +14,7 @@ from fullbore.base.units import format_seconds, plural
 from fullbore.flow import forecast, host, lines, materials, prepare
 from fullbore.flow.materials import Materials
 from fullbore.flow.session import Session
+from fullbore.models import execution
 from fullbore.models import work as works
 from fullbore.perf.measure import probe, proc
 from fullbore.perf.measure.condition import condition
@@ -108,6 +109,7 @@ def limits(prepared: Materials, work: Work, ceilings: Ceilings) -> choose.Limits
         memory_available=proc.memory_in_reach(),
         memory_of=memory_of,
         has_validation=prepared.shards.rows("validation") > 0,
+        attends=execution.attention(prepared.model, prepared.task_section, section.sequence_length),
         recomputing_memory_of=again if prepared.model.kind in BLOCKS else None,
     )
     return forecast.informed(prepared.job, section, work, found, ceilings)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from pathlib import Path as FilePath
 from typing import Any
 
 import torch
@@ -12,14 +13,30 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from fullbore.models.decoder import Attention
-from fullbore.models.kernels import Path
+from fullbore.models.hub import Hub, packs
+from fullbore.models.kernels import PLAIN_LENGTH, Path
+from fullbore.spec.model import DecoderModel, ModelSection, TaskSection, TransformersModel
 
 
 def attend(network: nn.Module, path: Path) -> None:
-    """Let the attention of a decoder take `path`; other networks are as they were."""
+    """Let the attention of a decoder or an encoder take `path`; other networks are as they were.
+
+    Raises InputError for a path that an encoder's architecture does not have.
+    """
     for module in network.modules():
         if isinstance(module, Attention):
             module.path = path
+        elif isinstance(module, Hub):
+            module.attend(path)
+
+
+def attention(section: ModelSection, task: TaskSection, length: int) -> Callable[[str], Path] | None:
+    """The path that "auto" takes by precision, for rows of `length` tokens; none for a network that has no choice."""
+    if isinstance(section, DecoderModel) and section.heads == (section.key_value_heads or section.heads):
+        return lambda precision: "plain" if precision == "bf16" and length <= PLAIN_LENGTH else "fused"
+    if isinstance(section, TransformersModel) and packs(FilePath(section.folder), task.kind):
+        return lambda _: "packed"
+    return None
 
 
 def blocks(network: nn.Module) -> list[nn.Module]:

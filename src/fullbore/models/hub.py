@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fullbore.base.errors import InputError
-from fullbore.models.packing import Packing, packing
+from fullbore.models.kernels import Path as Attention
+from fullbore.models.packing import Packing, first_position
 from fullbore.record import artifact
 from fullbore.record.artifact import Artifact
 from fullbore.trust import loadsafe
@@ -116,10 +117,12 @@ class Hub(nn.Module):
         self.network = network
         self.kind = kind
         self._packing: Packing | None = None
+        self._packs = True
         self.splits = kind in ("causal_lm", "masked_lm") and self._split_head()
         """Whether logits are exactly hidden @ head_weight.T + head_bias, so that the head can be cut in chunks."""
         if kind != "causal_lm" and not _meta(network):
-            self._packing = packing(network, type(network))
+            first = first_position(network.config, type(network))
+            self._packing = None if first is None else Packing(network, first)
 
     @classmethod
     def open(
@@ -143,6 +146,19 @@ class Hub(nn.Module):
     def describe(cls, config: dict[str, Any], kind: TaskKind) -> Hub:
         """The network of a config alone, randomly started."""
         return cls(_open(Path(), _configure(Path(), config, None, None), kind, pretrained=False), kind)
+
+    def attend(self, path: Attention) -> None:
+        """Compute no padding, as far as the architecture allows ("auto"), or all of it ("fused").
+
+        Raises InputError for "packed" where tokens attend to more than their own sample, or to earlier ones alone.
+        """
+        if path == "packed" and self._packing is None:
+            name = type(self.network).__name__
+            raise InputError(
+                f"train.attention: found packed, which {name} does not answer the same with",
+                hint="--set train.attention=auto",
+            )
+        self._packs = path != "fused"
 
     def _split_head(self) -> bool:
         """Let `hidden` pass by the output embeddings, if the logits are nothing but their product."""
@@ -180,7 +196,7 @@ class Hub(nn.Module):
             head.bare = False
 
     def forward(self, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        if self._packing is not None and attention_mask is not None and tokens.device.type == "cpu":
+        if self._packing is not None and self._packs and attention_mask is not None and tokens.device.type == "cpu":
             packed: Tensor = self._packing(tokens, attention_mask.bool()).logits
             return packed
         asked: dict[str, Any] = {"input_ids": tokens.long(), "return_dict": True}
@@ -232,6 +248,12 @@ def _open(folder: Path, settings: Any, kind: TaskKind, pretrained: bool) -> Any:
             f"{folder}: {settings.model_type} does not open as a model for {kind} ({_line(error)})",
             hint="check task.kind, and that the folder holds config.json and its safetensors",
         ) from None
+
+
+def packs(folder: Path, kind: TaskKind) -> bool:
+    """Whether the architecture in `folder` computes no padding. Raises InputError as `Hub.open` does."""
+    settings = _configure(folder, read_architecture(folder), None, None)
+    return kind != "causal_lm" and first_position(settings, lambda small: _open(folder, small, kind, False)) is not None
 
 
 def _meta(network: nn.Module) -> bool:

@@ -114,7 +114,7 @@ class _CausalAttention(torch.autograd.Function):
         return of_queries, torch.matmul(of_scores.transpose(-1, -2), queries).mul_(ctx.scale), of_values
 
 
-Path = Literal["auto", "fused", "plain"]
+Path = Literal["auto", "fused", "plain", "packed"]
 
 
 def causal_attention(queries: Tensor, keys: Tensor, values: Tensor, path: Path = "auto") -> Tensor:

@@ -191,19 +191,19 @@ class Packing:
         return outputs
 
 
-def packing(network: Any, build: Callable[[Any], Any]) -> Packing | None:
-    """A packing of `network`, if a small network of its architecture, which `build` makes of a config, answers the same
-    packed as padded; none for those that do not (relative positions, windows, attention of their own)."""
-    config = copy.deepcopy(network.config)
+def first_position(config: Any, build: Callable[[Any], Any]) -> int | None:
+    """What packed samples call their first position, if a small network of the architecture of `config`, which `build`
+    makes of it, answers the same packed as padded; none for those that do not (relative positions, windows, attention
+    of their own)."""
+    config = copy.deepcopy(config)
     if any(getattr(config, name, None) for name in _UNSUITED):
         return None
     config.update({"num_hidden_layers": 2, "max_position_embeddings": _POSITIONS})
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            shift = _shift(build(config).eval())
+            return _shift(build(config).eval())
     except Exception:  # what does not know packed samples fails in a way of its own
         return None
-    return None if shift is None else Packing(network, shift)
 
 
 def _shift(small: Any) -> int | None:

@@ -10,7 +10,7 @@ from fullbore.base.errors import Problem
 from fullbore.spec.data import DataSection, TokenizerSection
 from fullbore.spec.energy import EnergySection
 from fullbore.spec.layers import Layer
-from fullbore.spec.model import ATTENDING, BLOCKS, TASKS, DecoderModel, ModelSection, TaskSection, TextCNNModel
+from fullbore.spec.model import ATTENTION, BLOCKS, TASKS, DecoderModel, ModelSection, TaskSection, TextCNNModel
 from fullbore.spec.section import Section
 from fullbore.spec.serve import ServeSection
 from fullbore.spec.train import TrainSection
@@ -113,8 +113,9 @@ def _kernels(site: Site, model: ModelSection | None, train: TrainSection | None)
 def _execution(site: Site, model: ModelSection | None, train: TrainSection | None) -> Iterator[Problem]:
     if model is None or train is None:
         return
-    if train.attention != "auto" and model.kind not in ATTENDING:
-        yield site.problem("train.attention", f"{train.attention} is for model.kind = decoder, not {{}}", "model.kind")
+    if train.attention != "auto" and train.attention not in ATTENTION.get(model.kind, ()):
+        kinds = " or ".join(kind for kind, ways in ATTENTION.items() if train.attention in ways)
+        yield site.problem("train.attention", f"{train.attention} is for model.kind = {kinds}, not {{}}", "model.kind")
     if train.recompute is True and model.kind not in BLOCKS:
         yield site.problem("train.recompute", f"is for models of blocks ({', '.join(BLOCKS)}), not {{}}", "model.kind")
 

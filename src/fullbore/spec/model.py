@@ -109,8 +109,11 @@ BLOCKS = ("decoder", "resnet", "transformers")
 """Kinds of models made of blocks, each of which can compute its activations again."""
 MIXING = ("resnet",)
 """Kinds of models with batch norm: what a sample gives depends on the others of its micro-batch."""
-ATTENDING = ("decoder",)
-"""Kinds of models whose attention can be computed in several ways."""
+ATTENTION: dict[str, tuple[Literal["fused", "plain", "packed"], ...]] = {
+    "decoder": ("fused", "plain"),
+    "transformers": ("fused", "packed"),
+}
+"""Kinds of models whose attention can be computed in several ways, and these."""
 
 
 class TaskSection(Section):

@@ -54,7 +54,7 @@ class Plan:
     evaluate_every: int
     checkpoint_every: int
     warmup_steps: int
-    attention: Literal["auto", "fused", "plain"] = "auto"
+    attention: Literal["auto", "fused", "plain", "packed"] = "auto"
     recompute: bool = False
     prefetch: int = 4
     feed_threads: int = 1

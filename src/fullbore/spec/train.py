@@ -32,9 +32,10 @@ class TrainSection(Section):
     """Whether torch.compile is used; `auto` does so if it pays within the budget."""
     threads: Auto | Count = "auto"
     """Threads that compute, in each rank."""
-    attention: Auto | Literal["fused", "plain"] = "auto"
-    """How a decoder's attention is computed: by torch's fused kernels, or by plain products that keep the share of
-    every pair of tokens; `auto` goes by the shapes, `fullbore tune` measures."""
+    attention: Auto | Literal["fused", "plain", "packed"] = "auto"
+    """How attention is computed: by torch's fused kernels; for decoders by plain products that keep the share of every
+    pair of tokens, for encoders packed, without any padding. `auto` goes by the shapes and the architecture, `fullbore
+    tune` measures."""
     recompute: Auto | bool = "auto"
     """Whether each block of the network computes its activations again in the backward pass instead of keeping them:
     less memory, about a third more work; `auto` does so only if the job does not fit otherwise."""

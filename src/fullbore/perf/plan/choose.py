@@ -26,7 +26,7 @@ from fullbore.spec.plan import Choice, Plan, Prediction
 from fullbore.spec.train import TrainSection
 
 Precision = Literal["fp32", "bf16"]
-Attention = Literal["auto", "fused", "plain"]
+Attention = Literal["auto", "fused", "plain", "packed"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 
 _FASTER = 1.05
@@ -39,6 +39,11 @@ _SHORT_SECONDS = 0.1
 """Steps shorter than this lose much to neighbours, and little is gained on them by a second core."""
 _MUCH_SLOWER = 1.5
 """A precision predicted to be so much slower is not tried."""
+_PATHS = {
+    "plain": "short rows in bf16 gain by plain products; fullbore tune measures it",
+    "fused": "long rows and fp32 gain by torch's kernels; fullbore tune measures it",
+    "packed": "the tokens of a batch stand in one row, and no padding is computed",
+}
 _MEMORY_SHARE = 0.8
 """Share of the available memory that a plan may use."""
 _FIRST_TOKENS = 8192
@@ -122,6 +127,8 @@ class Limits:
     has_validation: bool = True
     recomputing_memory_of: Callable[[int], float] | None = None
     """As `memory_of`, of a network whose blocks compute their activations again; none: it has no blocks."""
+    attends: Callable[[Precision], Attention] | None = None
+    """The path that attention takes unless the job says which; none: there is no choice."""
 
 
 def plan(section: TrainSection, trials: Sequence[Trial], limits: Limits, costs: Costs | None = None) -> Plan:
@@ -173,6 +180,7 @@ def plan(section: TrainSection, trials: Sequence[Trial], limits: Limits, costs: 
         feed_threads=plain.feed_threads,
         choices=(
             *(precision_choice, compile_choice, threads_choice, micro_choice),
+            *_attention_choice(section, precision, limits),
             *_recompute_choice(section, micro, limits),
             *times.choices,
         ),
@@ -203,7 +211,7 @@ def _setting(section: TrainSection, precision: Precision, threads: int, micro: i
         threads,
         micro,
         per_rank(section) // micro,
-        attention=section.attention,
+        attention=_attention(section, precision, limits),
         recompute=_recomputes(section, limits),
         prefetch=section.prefetch,
         feed_threads=section.feed_threads,
@@ -358,6 +366,23 @@ def _needed(section: TrainSection) -> int:
 def _memory_of(section: TrainSection, limits: Limits) -> Callable[[int], float]:
     again = limits.recomputing_memory_of
     return again if again is not None and _recomputes(section, limits) else limits.memory_of
+
+
+def _attention(section: TrainSection, precision: Precision, limits: Limits) -> Attention:
+    if section.attention != "auto" or limits.attends is None:
+        return section.attention
+    return limits.attends(precision)
+
+
+def _attention_choice(section: TrainSection, precision: Precision, limits: Limits) -> tuple[Choice, ...]:
+    """Nothing for networks without attention, or with one way to compute it."""
+    key = "train.attention"
+    if section.attention != "auto":
+        return (Choice(key, section.attention, "set by the job", "set"),)
+    if limits.attends is None:
+        return ()
+    path = limits.attends(precision)
+    return (Choice(key, path, _PATHS[path], "estimated", "plain" if path == "fused" else "fused"),)
 
 
 def _recompute_choice(section: TrainSection, micro: int, limits: Limits) -> tuple[Choice, ...]:

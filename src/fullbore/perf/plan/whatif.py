@@ -12,7 +12,7 @@ from fullbore.perf.plan.choose import divisors, per_rank
 from fullbore.perf.plan.facts import TRAINING
 from fullbore.perf.plan.steps import judged_rows
 from fullbore.spec.job import Job
-from fullbore.spec.model import ATTENDING, BLOCKS, DecoderModel, MLPModel, ResNetModel, TextCNNModel
+from fullbore.spec.model import ATTENTION, BLOCKS, DecoderModel, MLPModel, ResNetModel, TextCNNModel
 from fullbore.spec.plan import Plan, Prediction
 from fullbore.spec.train import TrainSection
 
@@ -134,10 +134,9 @@ def _steps(job: Job, section: TrainSection, plan: Plan, precisions: Sequence[str
     for size in (*sizes[place - 1 : place], *sizes[place + 1 : place + 2]) if place >= 0 else ():
         yield Change(f"micro-batches of {plural(size, 'sample')}", {"train.micro_batch_size": str(size)})
     kind = job.model.kind if job.model is not None else ""
-    if kind in ATTENDING:
-        for way in ("plain", "fused"):
-            if plan.attention not in ("auto", way):
-                yield Change(f"compute attention by {way} kernels", {"train.attention": way})
+    for way in ATTENTION.get(kind, ()):
+        if plan.attention not in ("auto", way):
+            yield Change(f"compute attention by {way} kernels", {"train.attention": way})
     if kind in BLOCKS:
         told = "keep activations" if plan.recompute else "compute activations again instead of keeping them"
         yield Change(told, {"train.recompute": str(not plan.recompute).lower()})
