@@ -123,6 +123,7 @@ class Bench:
         (folder / "cache" / "fullbore").mkdir(parents=True)
         for known in machine_cache().glob("ceilings-*.json"):
             shutil.copy(known, folder / "cache" / "fullbore")
+        self.call("doctor")
         table(folder / "table")
         for name, text in JOBS.items():
             (folder / f"{name}.toml").write_text(text.replace("{folder}", str(folder / "table")))
