@@ -143,16 +143,12 @@ HOG = "held = bytearray(300_000_000)\nheld[::4096] = b'1' * len(held[::4096])"
 
 @pytest.mark.skipif(not os.access("/sys/fs/cgroup/memory/tasks", os.W_OK), reason="needs cgroups of version 1, as root")
 def test_a_run_killed_for_want_of_memory_says_so(prepared: Bench) -> None:
-    """A limit leaves it 8 MB, and a neighbour in its cgroup, whom the kernel spares, wants more."""
+    """A limit leaves it 8 MB, and a neighbour in its cgroup wants more: the kernel kills the larger of the two."""
     group, name = Path(f"/sys/fs/cgroup/memory/fullbore-killed-{os.getpid()}"), "choked"
     group.mkdir()
 
     def enter() -> None:
         (group / "cgroup.procs").write_text(str(os.getpid()))
-
-    def spared() -> None:
-        enter()
-        Path("/proc/self/oom_score_adj").write_text("-1000")
 
     process = prepared.start("run", prepared.job(LONG, "long.toml"), "--name", name, preexec_fn=enter)
     started: list[subprocess.Popen[Any]] = [process]
@@ -162,7 +158,7 @@ def test_a_run_killed_for_want_of_memory_says_so(prepared: Bench) -> None:
         (group / "memory.limit_in_bytes").write_text(str(int(own) + 8_000_000))
         while process.poll() is None and not any("memory_limit" in e for e in prepared.events(name, "resource")[-1:]):
             time.sleep(0.1)
-        started.append(subprocess.Popen([sys.executable, "-S", "-c", HOG], preexec_fn=spared))
+        started.append(subprocess.Popen([sys.executable, "-S", "-c", HOG], preexec_fn=enter))
         process.communicate(timeout=120)
     finally:
         for each in started:
