@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from fullbore.flow import trials, tune
+from fullbore.flow import trials, tune, tuning
 from fullbore.perf.plan.space import KEYS
 from fullbore.spec.load import load
 from tests.docs.test_readme import ROOT, Reader, blocks, reader
@@ -40,6 +40,7 @@ def test_the_page_names_what_there_is() -> None:
     page = PAGE.read_text()
     named = set(re.findall(r"`(train\.\w+)`", page.split("## How")[0]))
     assert named == {*KEYS.values(), "train.checkpoint_every"}
-    assert f"more than {tune.WORTH:.0%}".replace("%", " %") in page and f"{tune.LITTLE:.1%}".replace("%", " %") in page
+    worth, little = (f"{100 * share:g} %" for share in (tuning.WORTH, tuning.LITTLE))
+    assert f"more than {worth}" in page and f"more than {little}" in page
     assert (trials._STEPS, trials._SECONDS) == (3, 0.6) and "three steps or 0.6 s" in page
-    assert (tune._NEAR, tune._FINALISTS, tune._MOST_ROUNDS) == (0.05, 3, 20) and "within 5 %" in page
+    assert (tune._NEAR, tune._FINALISTS, tuning._MOST_ROUNDS) == (0.05, 3, 20) and "within 5 %" in page

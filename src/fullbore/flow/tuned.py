@@ -27,7 +27,7 @@ from fullbore.spec.train import TrainSection
 from fullbore.spec.write import toml_value
 
 if TYPE_CHECKING:
-    from fullbore.flow.tune import Tuning
+    from fullbore.flow.tuning import Tuning
 
 Draw = Callable[[Mapping[str, Any]], str]
 """From the answer to an SVG: predicted beside measured."""

@@ -27,9 +27,8 @@ def show(answer: dict[str, Any], ink: Ink) -> Iterator[str]:
     yield from ("", ink.bold("Trials"))
     yield from draw.table([_row(row) for row in answer["trials"]], _HEAD, right=range(2, len(_HEAD)))
     feeds = len({row["label"] for row in answer["trials"]}) - answer["tried"]
-    tried = (
-        f"{answer['tried']} of {plural(answer['settings'], 'setting')}{f' and {feeds} feeds' if feeds else ''} tried"
-    )
+    also = f" and {plural(feeds, 'other feed')}" if feeds else ""
+    tried = f"{answer['tried']} of {plural(answer['settings'], 'setting')}{also} tried"
     tried += f" in {format_seconds(answer['seconds'])}"
     rest = (
         f", at most {format_share(left['bound'])} (19 in 20), {format_share(left['expected'])} expected" if left else ""
