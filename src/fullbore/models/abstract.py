@@ -26,11 +26,11 @@ class Abstract(Tensor):
     """A tensor on `device` without numbers."""
 
     meta: Tensor
-    is_meta = True  # type: ignore[assignment]
+    is_meta = True
 
     @staticmethod
     def __new__(cls, meta: Tensor, device: torch.device) -> Abstract:
-        made: Abstract = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made: Abstract = torch.Tensor._make_wrapper_subclass(
             cls,
             meta.shape,
             strides=meta.stride(),
@@ -42,7 +42,7 @@ class Abstract(Tensor):
         return made
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         raise RuntimeError(f"{func}: an abstract tensor outside the execution that it belongs to")
@@ -129,8 +129,8 @@ class Execution(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func.overloadpacket is aten.nonzero:
             return torch.empty(given[0].numel(), given[0].ndim, dtype=torch.int64, device="meta")
         result = func(*given, **named)
-        if func.overloadpacket is aten.convolution_backward:
-            # gradients are laid out as what they are of, which the rule of shapes does not know
+        if func.overloadpacket is aten.convolution_backward and given[1].ndim == 4:
+            # gradients of pictures are laid out as what they are of, which the rule of shapes does not know
             of_inputs, of_weights, of_bias = result
             like = lambda gradient, of: None if gradient is None else torch.empty_like(of)  # noqa: E731
             return like(of_inputs, given[1]), like(of_weights, given[2]), of_bias

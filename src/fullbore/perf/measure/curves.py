@@ -21,7 +21,7 @@ from fullbore.perf.measure import proc
 from fullbore.perf.measure.families import DTYPES, Family, Operand, families
 from fullbore.spec.curves import Curve
 
-_deterministic: Any = torch.utils.deterministic  # type: ignore[attr-defined]
+_deterministic: Any = torch.utils.deterministic
 _ARENA_BYTES = 48 * 2**20
 _COPIES = 48
 _SECONDS = 1e-3

@@ -266,25 +266,30 @@ def _convolutions() -> Iterator[Family]:
             def operands(
                 places: int, wider: int, inputs: int, area: int, d: str = d, dimensions: int = dimensions
             ) -> tuple[Operand, ...]:
-                shape = (places // 128, 128) if dimensions == 1 else (places // 256, 16, 16)
-                kernel = (area,) if dimensions == 1 else (round(area**0.5),) * 2
-                return Operand((*shape, inputs), d), Operand((*shape, wider), d), Operand((wider, *kernel, inputs), d)
+                if dimensions == 1:
+                    texts = places // 128
+                    return (
+                        Operand((texts, 128, inputs), d), Operand((texts, wider, 128 + 1 - area % 2), d),
+                        Operand((wider, inputs, area), d),
+                    )  # fmt: skip
+                side = round(area**0.5)
+                pictures = (places // 256, 16, 16)
+                return (
+                    Operand((*pictures, inputs), d), Operand((*pictures, wider), d),
+                    Operand((wider, side, side, inputs), d),
+                )  # fmt: skip
 
             for part in ("", ".input", ".weight"):
                 yield Family(f"convolution{dimensions}{part}", dtype, axes, operands, partial(_convolve, part), flops)
 
 
 def _convolve(part: str, x: Tensor, answers: Tensor, weight: Tensor) -> object:
-    x, answers, weight = (t.movedim(-1, 1) for t in (x, answers, weight))
-    dimensions = x.ndim - 2
-    if dimensions == 1:
-        weight, answers = weight.contiguous(), answers
-    padding = [size // 2 for size in weight.shape[2:]]
-    ones = [1] * dimensions
+    x = x.movedim(-1, 1)
+    if x.ndim == 4:
+        answers, weight = answers.movedim(-1, 1), weight.movedim(-1, 1)
+    padding, ones = [size // 2 for size in weight.shape[2:]], [1] * (x.ndim - 2)
     if not part:
         return aten.convolution(x, weight, None, ones, padding, ones, False, [0], 1)
-    if answers.shape[2:] != (shape := [s + 1 - k % 2 for s, k in zip(x.shape[2:], weight.shape[2:], strict=True)]):
-        answers = answers[..., :1].expand(*answers.shape[:2], *shape)
     mask = [part == ".input", part == ".weight", False]
     return aten.convolution_backward(answers, x, weight, None, ones, padding, ones, False, [0], 1, mask)
 
