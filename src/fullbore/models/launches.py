@@ -19,7 +19,7 @@ from fullbore.models import execution, head
 from fullbore.models.abstract import Execution
 from fullbore.models.build import Sizes
 from fullbore.models.hub import Hub
-from fullbore.models.packing import packing
+from fullbore.models.packing import Packing, first_position
 from fullbore.models.supervised import Classification, Regression
 from fullbore.spec.model import TaskSection
 from fullbore.spec.work import Amount, Launch, Launches
@@ -157,7 +157,7 @@ def _dense(tensor: Tensor) -> bool:
 
 def _order(tensor: Tensor) -> list[int]:
     """Its dimensions, the one with the longest strides first."""
-    return sorted((i for i, size in enumerate(tensor.shape) if size > 1), key=lambda i: -tensor.stride(i))
+    return sorted((i for i, size in enumerate(tensor.shape) if size > 1), key=lambda i: -tensor.stride()[i])
 
 
 def _product(first: Tensor, second: Tensor) -> Kind:
@@ -181,7 +181,7 @@ def _packed(name: str, inputs: Sequence[Tensor], arguments: Sequence[Any]) -> Ki
     """Of `models.packing`: its last arguments are what dropout drops, and its seed."""
     queries, samples = inputs[-4], inputs[-1].numel() - 1
     told = "packed_attention" + (".dropout" if arguments[-2] else "") + (".backward" if "backward" in name else "")
-    return told, (samples * queries.shape[1], queries.shape[0] / samples, queries.shape[2])
+    return told, (samples, queries.shape[1], queries.shape[0] / samples, queries.shape[2])
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,8 @@ def trace(build: Callable[[], nn.Module], task: TaskSection, sizes: Sizes) -> Tr
     with Execution(lambda *_: None, lambda *_: None, _CPU):
         module = build().train()
     if isinstance(module, Hub) and module.kind != "causal_lm":
-        module._packing = packing(module.network, type(module.network))
+        first = first_position(module.network.config, type(module.network))
+        module._packing = None if first is None else Packing(module.network, first)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     embeddings = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
     shapes = [(tuple(p.shape), p.ndim == 2 and id(p) not in embeddings) for p in trained]
@@ -214,7 +215,7 @@ def trace(build: Callable[[], nn.Module], task: TaskSection, sizes: Sizes) -> Tr
     )
 
 
-def _launches(module: nn.Module, task: TaskSection, sizes: Sizes, precision: str) -> Launches:
+def _launches(module: Any, task: TaskSection, sizes: Sizes, precision: str) -> Launches:
     for parameter in module.parameters():
         parameter.grad = None
     seen = _Seen()
@@ -231,8 +232,8 @@ def _launches(module: nn.Module, task: TaskSection, sizes: Sizes, precision: str
         held = seen.live
         _backward(hidden, torch.empty_like(hidden), seen)
     split = getattr(module, "splits", True)
-    given = (hidden, module.head_weight, module.head_bias) if split else (hidden, None, None)
-    one, two = (_head(*given, chunks, precision) for chunks in (1, 2))
+    weight, bias = (module.head_weight, module.head_bias) if split else (None, None)
+    one, two = (_head(hidden, weight, bias, chunks, precision) for chunks in (1, 2))
     chunk = {launch: two.launches[launch] - count for launch, count in one.launches.items()}
     chunk = {launch: count for launch, count in chunk.items() if count > 0}
     return Launches(
@@ -257,7 +258,7 @@ def _autocast(precision: str) -> torch.autocast:
 
 def _backward(result: Tensor, gradient: Tensor | None, seen: _Seen) -> None:
     seen.backward = True
-    result.backward(gradient)
+    result.backward(gradient)  # type: ignore[no-untyped-call]
     seen.backward = False
 
 
@@ -301,11 +302,11 @@ def _head(hidden: Tensor, weight: Tensor | None, bias: Tensor | None, chunks: in
         return execution.tensor(torch.empty(shape, dtype=dtype, device="meta")).requires_grad_(True)
 
     rows = leaf((chunks * _SAMPLES, hidden.shape[-1]), hidden.dtype)
-    weights = [None if given is None else leaf(given.shape, given.dtype) for given in (weight, bias)]
+    weight, bias = (None if given is None else leaf(given.shape, given.dtype) for given in (weight, bias))
     with execution:
         targets = torch.empty(chunks * _SAMPLES, dtype=torch.int64)
         seen.start()
         with _autocast(precision):
-            loss = head.head_loss(rows, *weights, targets, chunk=_SAMPLES)
+            loss = head.head_loss(rows, weight, bias, targets, chunk=_SAMPLES)
         _backward(loss, None, seen)
     return seen

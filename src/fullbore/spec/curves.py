@@ -51,7 +51,8 @@ class Curves:
     launching: Mapping[str, float] = field(default_factory=dict)
     """Seconds that a launch costs besides, in a network's forward and backward pass: `<forward|backward>/<precision>/<threads>`."""
     sustained: Mapping[str, float] = field(default_factory=dict)
-    """What a kernel takes in a network over what it takes alone: `<precision>/<threads>`."""
+    """What a kernel takes in a network over what it takes alone: `<precision>/<threads>`, of convolutions
+    `convolution/<precision>/<threads>`."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -228,13 +228,13 @@ def _attentions() -> Iterator[Family]:
 
 
 def _packed() -> Iterator[Family]:
-    """`models.packing`, over (samples x heads, length, width of a head)."""
-    axes = ((16.0, 64.0), (16.0, 64.0, 256.0), (32.0, 64.0))
+    """`models.packing`, over (samples, heads, length, width of a head)."""
+    axes = ((4.0, 32.0), (2.0, 8.0), (16.0, 64.0, 256.0), (32.0, 64.0))
     for (dtype, d), dropout in product(_KINDS.items(), (0.0, 0.1)):
         name = "packed_attention" + (".dropout" if dropout else "")
 
-        def operands(count: int, length: int, width: int, d: str = d) -> tuple[Operand, ...]:
-            return (*(Operand((count // 4 * length, 4, width), d) for _ in range(4)), Operand((length,)))
+        def operands(samples: int, heads: int, length: int, width: int, d: str = d) -> tuple[Operand, ...]:
+            return (*(Operand((samples * length, heads, width), d) for _ in range(4)), Operand((length,)))
 
         def taken(_: Tensor, q: Tensor, k: Tensor, v: Tensor, one: Tensor, dropout: float = dropout) -> object:
             return packing.packed_attention(q, k, v, _starts(q, one), 0.1, dropout, 0)
@@ -242,7 +242,7 @@ def _packed() -> Iterator[Family]:
         def back(g: Tensor, q: Tensor, k: Tensor, v: Tensor, one: Tensor, dropout: float = dropout) -> object:
             return packing._backward(g, q, k, v, _starts(q, one), 0.1, dropout, 0)
 
-        flops = lambda count, length, width: 4 * count * length**2 * width  # noqa: E731
+        flops = lambda samples, heads, length, width: 4 * samples * heads * length**2 * width  # noqa: E731
         yield Family(name, dtype, axes, operands, taken, flops)
         yield Family(f"{name}.backward", dtype, axes, operands, back, flops)
 

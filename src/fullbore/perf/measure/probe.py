@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_tile", "amx_bf16", "amx_int8")
 _LIMITERS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS")
-_METHOD = 4
+_METHOD = 5
 """Changed with how ceilings are measured, or how steps are predicted from them: what was kept of a host before is then
 of no use."""
 _SIDES = {"fp32": 512, "bf16": 1024, "int8": 1024}

@@ -27,7 +27,7 @@ _SECONDS = 0.08
 _STEPS = 5
 _TURNS = 3
 """Each network is measured so many times, and by the fastest: what disturbs makes it slower."""
-_ROUNDS = 4
+_ROUNDS = 6
 """Each of two unknowns is found from the other so many times."""
 
 
@@ -60,53 +60,71 @@ _SMALL = (
     Reference(MLPModel(kind="mlp", hidden=(32, 32, 32)), _CLASSES, Sizes(features=16, classes=4), 16),
 )  # fmt: skip
 """In these launching is most of it."""
-_LARGE = (
+_PRODUCTS = (
     Reference(
         DecoderModel(kind="decoder", width=224, layers=3, heads=7), _TEXT,
         Sizes(vocabulary_size=1536, sequence_length=96), 10,
     ),
-    Reference(ResNetModel(kind="resnet", width=24, blocks=(1, 1)), _CLASSES, Sizes(image=(3, 24, 24), classes=4), 24),
     Reference(MLPModel(kind="mlp", hidden=(640, 640)), _CLASSES, Sizes(features=96, classes=8), 384),
 )  # fmt: skip
-"""In these it is little."""
+"""In these it is little, and products are most of it; ..."""
+_CONVOLUTIONS = (
+    Reference(ResNetModel(kind="resnet", width=32, blocks=(1, 1)), _CLASSES, Sizes(image=(3, 24, 24), classes=4), 32),
+)
+"""... in these it is convolutions."""
+_ALL = (*_SMALL, *_PRODUCTS, *_CONVOLUTIONS)
+_LEAST = 0.5
+Known = dict["Reference", tuple[Launches, Seconds]]
 
 
 def fitted(found: dict[str, Curve], cores: int, source: str) -> Curves:
     """`found` with what launching costs, and how much longer kernels take in a network than alone."""
     curves = Curves(source, found)
-    traced = {item: trace(item.network, item.task, item.sizes).launches for item in (*_SMALL, *_LARGE)}
+    traced = {item: trace(item.network, item.task, item.sizes).launches for item in _ALL}
     taken = _measured(cores)
     for threads in sorted({1, cores}):
         for precision in _PRECISIONS:
-            known = {item: (traced[item][precision], taken[threads, precision, item]) for item in (*_SMALL, *_LARGE)}
+            known = {item: (traced[item][precision], taken[threads, precision, item]) for item in _ALL}
             curves = _fit(curves, known, precision, threads)
     return curves
 
 
-def _fit(curves: Curves, known: dict[Reference, tuple[Launches, Seconds]], precision: str, threads: int) -> Curves:
+def _fit(curves: Curves, known: Known, precision: str, threads: int) -> Curves:
+    """Launching by the small networks, kernels of convolutions by the one that is made of them, the rest by the others:
+    each from the others as they were found, until they agree."""
+    of = f"{precision}/{threads}"
     for _ in range(_ROUNDS):
-        for name in ("forward", "backward"):
-            free = replace(curves, launching={**curves.launching, f"{name}/{precision}/{threads}": 0.0})
-            rest = []
-            for item in _SMALL:
-                traced, taken = known[item]
-                expected = kernels.seconds(traced, Device(free, precision, threads), item.samples)
-                rest.append((getattr(taken, name) - getattr(expected, name)) / _count(traced, name == "backward"))
-            curves = replace(
-                free, launching={**free.launching, f"{name}/{precision}/{threads}": max(0.0, statistics.mean(rest))}
-            )
-        ratios = []
-        plain = replace(curves, sustained={**curves.sustained, f"{precision}/{threads}": 1.0})
-        for item in _LARGE:
-            traced, taken = known[item]
-            bare = kernels.seconds(traced, Device(replace(plain, launching={}), precision, threads), item.samples)
-            full = kernels.seconds(traced, Device(plain, precision, threads), item.samples)
-            launching = full.forward + full.backward - bare.forward - bare.backward
-            ratios.append((taken.forward + taken.backward - launching) / (bare.forward + bare.backward))
-        curves = replace(
-            plain, sustained={**plain.sustained, f"{precision}/{threads}": statistics.geometric_mean(ratios)}
-        )
+        for way in ("forward", "backward"):
+            free = replace(curves, launching={**curves.launching, f"{way}/{of}": 0.0})
+            rest = [_left(free, known[item], item, precision, threads, way) for item in _SMALL]
+            curves = replace(free, launching={**free.launching, f"{way}/{of}": max(0.0, statistics.mean(rest))})
+        for name, items in ((of, _PRODUCTS), (f"convolution/{of}", _CONVOLUTIONS)):
+            ratio = statistics.geometric_mean(_ratio(curves, name, known[i], i, precision, threads) for i in items)
+            curves = replace(curves, sustained={**curves.sustained, name: ratio})
     return curves
+
+
+def _left(
+    curves: Curves, known: tuple[Launches, Seconds], item: Reference, precision: str, threads: int, way: str
+) -> float:
+    """Seconds of each launch that `curves` do not explain."""
+    traced, taken = known
+    expected = kernels.seconds(traced, Device(curves, precision, threads), item.samples)
+    return (getattr(taken, way) - getattr(expected, way)) / _count(traced, way == "backward")
+
+
+def _ratio(
+    curves: Curves, name: str, known: tuple[Launches, Seconds], item: Reference, precision: str, threads: int
+) -> float:
+    """What the kernels that `name` is of took, over what they take alone, if the rest is as `curves` say."""
+    traced, taken = known
+    one, two = (
+        kernels.seconds(traced, Device(replace(curves, sustained={**curves.sustained, name: s}), precision, threads),
+                        item.samples)
+        for s in (1.0, 2.0)
+    )  # fmt: skip
+    alone = two.forward + two.backward - one.forward - one.backward
+    return max(_LEAST, 1.0 + (taken.forward + taken.backward - one.forward - one.backward) / alone)
 
 
 def _count(traced: Launches, backward: bool) -> int:
@@ -116,7 +134,7 @@ def _count(traced: Launches, backward: bool) -> int:
 def _measured(cores: int) -> dict[tuple[int, str, Reference], Seconds]:
     """By threads, precision and network. Changes torch's number of threads."""
     found: dict[tuple[int, str, Reference], Seconds] = {}
-    for _, threads, precision, item in product(range(_TURNS), sorted({1, cores}), _PRECISIONS, (*_SMALL, *_LARGE)):
+    for _, threads, precision, item in product(range(_TURNS), sorted({1, cores}), _PRECISIONS, _ALL):
         torch.set_num_threads(threads)
         found[threads, precision, item] = min(
             found.get((threads, precision, item), Seconds(math.inf, math.inf)),

@@ -78,9 +78,9 @@ class Device:
     def launching(self, backward: bool) -> float:
         return _up_to(self.curves.launching, f"{'backward' if backward else 'forward'}/{self.precision}", self.threads)
 
-    @property
-    def sustained(self) -> float:
-        return _up_to(self.curves.sustained, self.precision, self.threads) or 1.0
+    def sustained(self, name: str) -> float:
+        kind = "convolution/" if name.startswith("convolution") else ""
+        return _up_to(self.curves.sustained, kind + self.precision, self.threads) or 1.0
 
 
 def _up_to(values: Mapping[str, float], name: str, threads: int) -> float:
@@ -112,7 +112,9 @@ def _sum(launches: Iterable[Launch], device: Device, samples: float) -> Seconds:
         each = device.launching(launch.backward)
         if launch.name != "view":
             sizes = tuple(size.of(samples) for size in launch.sizes)
-            each += device.sustained * device.kernel(launch.name, launch.dtype, sizes, launch.bytes.of(samples))
+            each += device.sustained(launch.name) * device.kernel(
+                launch.name, launch.dtype, sizes, launch.bytes.of(samples)
+            )
         if launch.backward:
             backward += launch.count * each
         else:

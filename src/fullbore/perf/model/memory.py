@@ -21,8 +21,9 @@ next one; kernels take scratch space from the same heap. Fitted to 20 jobs of fi
 benchmarks/predictions.py): mean error of all memory 1.9 %, largest 4.6 %."""
 _FRAGMENTS = 1.15
 """The same over what a closed form says is kept, which counts more than lives at once."""
-_MISSED = 1.15
-"""Memory is called enough if it exceeds what is predicted by so much: no job measured took more."""
+_MISSED = 1.25
+"""Memory is called enough if it exceeds what is predicted by so much: of 50 jobs measured the worst took 1.16 times as
+much as predicted, and the same job differs from itself by up to 8 %."""
 _HEAD_ROWS = 1024
 """Rows whose logits exist at once: `models.head.CHUNK`."""
 _PREFETCH = 5

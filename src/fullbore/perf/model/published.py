@@ -79,6 +79,16 @@ def _curves(row: dict[str, str], rates: dict[str, float], bandwidth: float) -> C
             "attention.backward": curve(
                 (_BATCHES, _LENGTHS, _LENGTHS), lambda b, t, w: 10 * b * t * t * w, lambda b, t, w: 8 * b * t * w
             ),
+            "packed": curve(
+                (_BATCHES, _LENGTHS, _LENGTHS, _LENGTHS),
+                lambda b, h, t, w: 4 * b * h * t * t * w,
+                lambda b, h, t, w: 4 * b * h * t * w,
+            ),
+            "packed.backward": curve(
+                (_BATCHES, _LENGTHS, _LENGTHS, _LENGTHS),
+                lambda b, h, t, w: 10 * b * h * t * t * w,
+                lambda b, h, t, w: 8 * b * h * t * w,
+            ),
             "convolution": curve(
                 (_LENGTHS, _LENGTHS, _LENGTHS, (1.0, 64.0)),
                 lambda places, wider, inputs, area: 2 * places * wider * inputs * area,
@@ -93,13 +103,16 @@ def _curves(row: dict[str, str], rates: dict[str, float], bandwidth: float) -> C
 
 
 _Count = Callable[..., float]
-_ATTENTIONS = ("attention", "attention.causal", "packed_attention", "packed_attention.dropout")
+_ATTENTIONS = ("attention", "attention.causal")
+_PACKED = ("packed_attention", "packed_attention.dropout")
 _NAMES = {
     "map": ("map",),
     "product": tuple(f"product.{layout}" for layout in ("NN", "NT", "TN", "TT")),
     "bmm": tuple(f"bmm.{layout}" for layout in ("NN", "NT", "TN", "TT")),
     "attention": _ATTENTIONS,
     "attention.backward": tuple(f"{name}.backward" for name in _ATTENTIONS),
+    "packed": _PACKED,
+    "packed.backward": tuple(f"{name}.backward" for name in _PACKED),
     "convolution": tuple(f"convolution{n}{part}" for n in (1, 2) for part in ("", ".input", ".weight")),
     "update": ("adamw", "sgd"),
 }  # fmt: skip
