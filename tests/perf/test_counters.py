@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from fullbore.perf.measure import proc
-from fullbore.perf.measure.counters import Beat, Counters, held, reading, sample
+from fullbore.perf.measure.counters import Beat, Counters, Stops, reading, sample
 from fullbore.record.read import events
 from fullbore.record.sink import Sink
 from fullbore.record.span import Recorder, exec_time
@@ -125,26 +125,33 @@ def test_a_machine_without_proc_gives_less(monkeypatch: pytest.MonkeyPatch) -> N
     assert proc.core_count() >= 1 and proc.memory_available() == 0
 
 
-NONE = proc.ThreadTimes(0.0, 0.0)
-
-
-def after(seconds: float, *, ran: float = 0.0, ready: float = 0.0, cpu: float = 0.0, **disk: float) -> float:
-    """Seconds that count as stopped, of so many between two beats."""
+def beat(clock: float, *, ran: float = 0.0, ready: float = 0.0, cpu: float = 0.0, **disk: float) -> Beat:
     values = {"from_disk": 0, "stalled": 0.0, "continued": 0, **disk}
     read, continued = int(values["from_disk"]), int(values["continued"])
-    later = Beat(seconds, proc.ThreadTimes(ran, ready), cpu, read, values["stalled"], continued)
-    return held(Beat(0.0, NONE, 0.0, 0, 0.0), later, cores=2)
+    return Beat(clock, proc.ThreadTimes(ran, ready), cpu, read, values["stalled"], continued)
 
 
-def test_only_what_neither_ran_nor_stood_ready_nor_waited_for_a_disk_was_stopped() -> None:
-    assert after(0.12) == 0, "in time"
-    assert after(4.1) == pytest.approx(4)
-    assert after(4.1, ran=0.1, cpu=0.2) == pytest.approx(4), "both threads ran until it was stopped"
-    assert after(4.1, ran=0.3, ready=3.8) == 0, "without a core"
-    assert after(4.1, cpu=4.0) == pytest.approx(0.2, abs=0.21), "another thread kept the interpreter"
-    assert after(4.1, from_disk=10**6) == 0, "the disk, with the interpreter locked"
-    assert after(4.1, from_disk=10**6, stalled=0.5, continued=1) == pytest.approx(3.5)
-    assert after(4.1, stalled=3.9) == pytest.approx(4), "others waited for the disk"
+def stopped(*beats: Beat, listens: bool = True) -> float:
+    counted = Stops(beat(0.0), 2, listens)
+    return sum(counted.add(each) for each in beats)
+
+
+def test_only_what_neither_ran_nor_stood_ready_was_stopped() -> None:
+    assert stopped(beat(0.12)) == 0, "in time"
+    assert stopped(beat(4.1)) == pytest.approx(4)
+    assert stopped(beat(4.1, ran=0.1, cpu=0.2)) == pytest.approx(4), "both threads ran until it was stopped"
+    assert stopped(beat(4.1, ran=0.3, ready=3.8)) == 0, "without a core"
+    assert stopped(beat(4.1, cpu=4.0)) == pytest.approx(0.2, abs=0.21), "another thread kept the interpreter"
+    assert stopped(beat(4.1, stalled=3.9)) == pytest.approx(4), "others waited for the disk"
+
+
+def test_what_may_have_waited_for_a_disk_was_stopped_if_it_was_told_to_continue() -> None:
+    much = {"from_disk": 10**8, "stalled": 0.5}
+    assert stopped(beat(4.1, **much)) == 0
+    assert stopped(beat(4.1, **much, continued=1)) == pytest.approx(3.5)
+    assert stopped(beat(4.1, **much), beat(4.2, **much, continued=1)) == pytest.approx(3.5), "heard a little later"
+    assert stopped(beat(4.1, **much), beat(4.2, **much), beat(9.9, **much, continued=1)) == pytest.approx(5.6)
+    assert stopped(beat(4.1, from_disk=4096)) == pytest.approx(4), "a page is nothing to wait for"
 
 
 def test_a_stop_is_timed_though_others_keep_the_disk_busy(tmp_path: Path) -> None:

@@ -121,6 +121,12 @@ _GAP_SECONDS = 0.25
 """A beat that comes later than this is asked for its reason."""
 
 
+_FETCHED = 2**20
+"""Bytes from a disk beyond which a process that idled meanwhile may have waited for them."""
+_HEARD_SECONDS = 5.0
+"""Within so long after a gap a signal is heard that ended it: importing a library keeps the interpreter busy."""
+
+
 @dataclass(frozen=True)
 class Beat:
     """Little enough to be read ten times a second: what tells a process that was stopped from one that was busy, had no
@@ -141,23 +147,43 @@ def _beat(thread: int, continued: int = 0) -> Beat:
 
 
 def held(before: Beat, after: Beat, cores: int) -> float:
-    """Seconds between two beats in which the process was stopped: beyond those that a beat takes, none of its threads
-    ran and the accounted one did not stand ready for a core. If bytes came from a disk meanwhile, it was that which the
-    process waited for, with the interpreter locked, unless somebody has told it to continue."""
+    """Seconds between two beats in which the process may have been stopped: beyond those that a beat takes, none of its
+    threads ran and the accounted one did not stand ready for a core. What the machine waited for a disk meanwhile,
+    while bytes came from it, is not among them."""
     late = after.clock - before.clock - _BEAT_SECONDS
-    fetched = after.from_disk > before.from_disk
-    if late < _GAP_SECONDS or (fetched and after.continued == before.continued):
+    if late < _GAP_SECONDS:
         return 0.0
     active = after.cpu - before.cpu - cores * _BEAT_SECONDS
     if before.thread and after.thread:
         ready = after.thread.stood_ready - before.thread.stood_ready
         active = max(active, after.thread.ran - before.thread.ran + ready - _BEAT_SECONDS)
-    disk = after.stalled - before.stalled if fetched else 0.0
+    disk = after.stalled - before.stalled if fetched(before, after) else 0.0
     return max(0.0, late - max(0.0, active) - disk)
 
 
-_FETCHED = 2**20
-"""Bytes from a disk beyond which a process that idled as it began waited for them."""
+def fetched(before: Beat, after: Beat) -> bool:
+    """Whether so much came from a disk that it may be what the process waited for."""
+    return after.from_disk - before.from_disk > _FETCHED
+
+
+class Stops:
+    """Adds up how long the process was stopped, beat by beat. Where it may have waited for a disk instead, with the
+    interpreter locked, it was stopped only if SIGCONT ended that: which is heard when the interpreter comes to it."""
+
+    def __init__(self, first: Beat, cores: int, listens: bool) -> None:
+        self._before, self._cores, self._listens = first, cores, listens
+        self._doubtful, self._until, self._heard = 0.0, 0.0, first.continued
+
+    def add(self, now: Beat) -> float:
+        """Seconds stopped that are known since the last beat."""
+        gap = held(self._before, now, self._cores)
+        certain = gap if not fetched(self._before, now) else 0.0
+        if gap and not certain and self._listens:
+            self._doubtful, self._until = gap, now.clock + _HEARD_SECONDS
+        if now.continued > self._heard and now.clock < self._until:
+            certain, self._until = certain + self._doubtful, 0.0
+        self._before, self._heard = now, now.continued
+        return certain
 
 
 def since_exec(thread: int, cores: int) -> dict[str, Any]:
@@ -250,13 +276,13 @@ class Counters:
                 self._recorder.event(kind, **fields)
 
     def _run(self, tree: proc.Tree, meter: Meter, accounted: int, before: Reading) -> None:
-        cores, beat, stopped, used = proc.core_count(), _beat(accounted), 0.0, time.thread_time()
+        cores, stopped, used = proc.core_count(), 0.0, time.thread_time()
+        stops = Stops(_beat(accounted, self._continued), cores, self._listens)
         while not self._ended.is_set():
             due = before.clock + self._interval - time.perf_counter()
             asked = self._asked.wait(max(0.0, min(_BEAT_SECONDS, due)))
             now = _beat(accounted, self._continued)
-            stopped += held(beat, now, cores)
-            beat = now
+            stopped += stops.add(now)
             if asked or now.clock - before.clock >= self._interval - _ROUNDING:
                 self._asked.clear()
                 after = reading(tree, meter, accounted)
