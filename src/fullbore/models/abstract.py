@@ -132,6 +132,9 @@ class Execution(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func.overloadpacket is aten.convolution_backward and given[1].ndim == 4:
             # gradients of pictures are laid out as what they are of, which the rule of shapes does not know
             of_inputs, of_weights, of_bias = result
-            like = lambda gradient, of: None if gradient is None else torch.empty_like(of)  # noqa: E731
-            return like(of_inputs, given[1]), like(of_weights, given[2]), of_bias
+            return (
+                None if of_inputs is None else torch.empty_like(given[1]),
+                None if of_weights is None else torch.empty_like(given[2]),
+                of_bias,
+            )
         return result

@@ -51,25 +51,28 @@ class Reference:
         return {"features": torch.randn(count, sizes.features or 1), **label}
 
 
-_TEXT, _CLASSES = TaskSection(kind="causal_lm"), TaskSection(kind="classification")
+def _reference(model: dict[str, Any], sizes: Sizes, samples: int) -> Reference:
+    kind: Any = {"decoder": DecoderModel, "mlp": MLPModel, "resnet": ResNetModel}[model["kind"]]
+    task = TaskSection.model_validate({"kind": "causal_lm" if kind is DecoderModel else "classification"})
+    return Reference(kind.model_validate(model), task, sizes, samples)
+
+
 _SMALL = (
-    Reference(
-        DecoderModel(kind="decoder", width=32, layers=3, heads=2), _TEXT,
-        Sizes(vocabulary_size=64, sequence_length=16), 2,
+    _reference(
+        {"kind": "decoder", "width": 32, "layers": 3, "heads": 2}, Sizes(vocabulary_size=64, sequence_length=16), 2
     ),
-    Reference(MLPModel(kind="mlp", hidden=(32, 32, 32)), _CLASSES, Sizes(features=16, classes=4), 16),
-)  # fmt: skip
+    _reference({"kind": "mlp", "hidden": (32, 32, 32)}, Sizes(features=16, classes=4), 16),
+)
 """In these launching is most of it."""
 _PRODUCTS = (
-    Reference(
-        DecoderModel(kind="decoder", width=224, layers=3, heads=7), _TEXT,
-        Sizes(vocabulary_size=1536, sequence_length=96), 10,
+    _reference(
+        {"kind": "decoder", "width": 224, "layers": 3, "heads": 7}, Sizes(vocabulary_size=1536, sequence_length=96), 10
     ),
-    Reference(MLPModel(kind="mlp", hidden=(640, 640)), _CLASSES, Sizes(features=96, classes=8), 384),
-)  # fmt: skip
+    _reference({"kind": "mlp", "hidden": (640, 640)}, Sizes(features=96, classes=8), 384),
+)
 """In these it is little, and products are most of it; ..."""
 _CONVOLUTIONS = (
-    Reference(ResNetModel(kind="resnet", width=32, blocks=(1, 1)), _CLASSES, Sizes(image=(3, 24, 24), classes=4), 32),
+    _reference({"kind": "resnet", "width": 32, "blocks": (1, 1)}, Sizes(image=(3, 24, 24), classes=4), 32),
 )
 """... in these it is convolutions."""
 _ALL = (*_SMALL, *_PRODUCTS, *_CONVOLUTIONS)
@@ -110,7 +113,8 @@ def _left(
     """Seconds of each launch that `curves` do not explain."""
     traced, taken = known
     expected = kernels.seconds(traced, Device(curves, precision, threads), item.samples)
-    return (getattr(taken, way) - getattr(expected, way)) / _count(traced, way == "backward")
+    left: float = getattr(taken, way) - getattr(expected, way)
+    return left / _count(traced, way == "backward")
 
 
 def _ratio(

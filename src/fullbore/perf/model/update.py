@@ -30,11 +30,7 @@ def _turning(shape: tuple[int, ...], device: Device) -> float:
     """Muon's update of a matrix (Jordan 2024), as torch.optim computes it."""
     elements = float(prod(shape))
     short, long = (float(side) for side in sorted(shape))
-    narrow = lambda arrays: device.kernel("map", "bf16", (), 2 * arrays * elements)  # noqa: E731
-    wide = lambda arrays: device.kernel("map", "fp32", (), 4 * arrays * elements)  # noqa: E731
-    product = lambda layout, *sides: device.kernel(f"product.{layout}", "bf16", sides, 0.0)  # noqa: E731
-    iteration = (
-        product("NT", short, short, long) + product("NN", short, short, short) + product("NN", short, long, short)
-    )
-    launched = 16 + 6 * _ITERATIONS
-    return _ITERATIONS * iteration + 3 * narrow(3) + 5 * wide(3) + launched * device.launching(False)
+    narrow, wide = (device.kernel("map", dtype, (), 3 * size * elements) for dtype, size in (("bf16", 2), ("fp32", 4)))
+    products = (("NT", (short, short, long)), ("NN", (short, short, short)), ("NN", (short, long, short)))
+    iteration = sum(device.kernel(f"product.{layout}", "bf16", sides, 0.0) for layout, sides in products)
+    return _ITERATIONS * iteration + 3 * narrow + 5 * wide + (16 + 6 * _ITERATIONS) * device.launching(False)
