@@ -144,6 +144,14 @@ def test_a_transformers_encoder_is_seen_packed_as_it_is_run(tmp_path: Path) -> N
     assert TINY["bert"]["num_hidden_layers"] == 1
 
 
+def test_an_architecture_that_asks_for_numbers_has_its_operations_still(tmp_path: Path) -> None:
+    section = TransformersModel(kind="transformers", folder=str(write(tmp_path, "gemma2")), pretrained=False)
+    found = work(section, CLASSIFY, Sizes(vocabulary_size=60, classes=3, sequence_length=16), launched=True)
+    assert found.operations and not found.launches
+    told = work(section, GENERATE, Sizes(vocabulary_size=60, sequence_length=16), launched=True)
+    assert told.launches["bf16"].body
+
+
 def prod(shape: Sequence[int]) -> int:
     total = 1
     for size in shape:

@@ -49,14 +49,17 @@ def work(model: ModelSection | nn.Module, task: TaskSection, sizes: Sizes, *, la
 
     A section is enough for our networks; a transformers architecture is built without memory and traced, and so is a
     module. `launched`: also what training launches and keeps (of a section; about 1 s more, to import what torch knows
-    of shapes). Raises InputError as `build` does.
+    of shapes), unless the architecture asks for numbers on the way. Raises InputError as `build` does.
     """
     found = _operations(model, task, sizes)
     if not launched or isinstance(model, nn.Module):
         return found
     section = model.model_copy(update={"pretrained": False}) if isinstance(model, TransformersModel) else model
     network = partial(build_module, section, task, sizes, seed=0)
-    seen = launching.trace(network, task, sizes)
+    try:
+        seen = launching.trace(network, task, sizes)
+    except Exception:  # an architecture that asks for numbers fails in a way of its own; operations are known still
+        return found
     library = _TRANSFORMERS if isinstance(model, TransformersModel) else 0.0
     return replace(found, launches=seen.launches, weights=seen.weights, matrices=seen.matrices, library_bytes=library)
 
