@@ -120,7 +120,11 @@ class Bench:
         self.folder = folder
         own = {"FULLBORE_RUNS": str(folder / "runs"), "XDG_CACHE_HOME": str(folder / "cache")}
         self.environment = {**os.environ, **own}
-        (folder / "cache" / "fullbore").mkdir(parents=True)
+
+    def prepare(self) -> None:
+        """The machine as doctor knows it, and the jobs."""
+        folder = self.folder
+        (folder / "cache" / "fullbore").mkdir(parents=True, exist_ok=True)
         for known in machine_cache().glob("ceilings-*.json"):
             shutil.copy(known, folder / "cache" / "fullbore")
         self.call("doctor")
@@ -162,7 +166,7 @@ def table(folder: Path) -> None:
     """Rows of numbers and their class."""
     import numpy as np
 
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     draw = np.random.default_rng(0)
     features = draw.normal(size=(20_000, 64))
     labels = (features @ draw.normal(size=(64, 8))).argmax(1)
@@ -274,11 +278,9 @@ def main() -> None:
         fresh = not kept.exists()
         if fresh:
             folder.mkdir(parents=True, exist_ok=True)
-        bench = Bench(folder) if fresh else object.__new__(Bench)
-        if not fresh:
-            bench.folder = folder
-            own = {"FULLBORE_RUNS": str(folder / "runs"), "XDG_CACHE_HOME": str(folder / "cache")}
-            bench.environment = {**os.environ, **own}
+        bench = Bench(folder)
+        if fresh:
+            bench.prepare()
         state: dict[str, Any] = {"predictions": {}, "pairs": {}} if fresh else json.loads(kept.read_text())
 
         def save() -> None:
