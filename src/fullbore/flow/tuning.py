@@ -239,7 +239,7 @@ class Tuning:
         names, twin = [name_of(setting) for setting in finalists], TWIN + name_of(finalists[0])
         self.rounds = [found for found in self.kept.rounds if {*names, twin} <= found.keys()]
         with ExitStack() as stack, suppress(TimeoutError, Died):
-            if self._told(names):
+            if len(self.rounds) >= _MOST_ROUNDS or self._told(names):
                 return
             children = {name: stack.enter_context(self.lab.child(s)) for name, s in zip(names, finalists, strict=True)}
             children[twin] = stack.enter_context(self.lab.child(finalists[0]))
