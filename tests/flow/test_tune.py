@@ -226,12 +226,14 @@ def test_what_is_kept_survives_a_torn_line_and_forgets_another_job(tmp_path: Pat
     first.add({"trial": asdict(TRIAL)})
     first.add({"round": {"a": 1.0, "twin": 1.1}})
     first.add({"save_seconds": 0.5})
+    first.add({"compiled": {"x": 2.0}})
     with open(path, "a") as file:
         file.write('{"trial": {"set')
     second = Kept(path, {"model": {"width": 8}, "torch": "2"})
     assert second.trials == [TRIAL] and second.rounds == [{"a": 1.0, "twin": 1.1}] and second.save_seconds == 0.5
+    assert second.compiled == {"x": 2.0}
     second.add({"trial": asdict(replace(TRIAL, status="out of memory", taken=()))})
-    assert len(path.read_text().splitlines()) == 5
+    assert len(path.read_text().splitlines()) == 6
     third = Kept(path, {"model": {"width": 9}, "torch": "3"})
     assert third.changed == ["model.width", "torch"] and third.trials == []
 

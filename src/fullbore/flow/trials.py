@@ -89,6 +89,8 @@ class Kept:
         self._path = path
         self.trials: list[Trial] = []
         self.rounds: list[Round] = []
+        self.compiled: dict[str, float] = {}
+        """Seconds that compiling took the second time, by the name of the setting: the machine keeps what it compiled."""
         self.save_seconds: float | None = None
         lines, plain = _lines(path), json.loads(json.dumps(asked))
         self.changed = _differing(lines[0], plain) if lines else []
@@ -112,6 +114,8 @@ class Kept:
             self.trials.append(Trial(**fields))
         elif "round" in line:
             self.rounds.append(dict(line["round"]))
+        elif "compiled" in line:
+            self.compiled |= line["compiled"]
         elif "save_seconds" in line:
             self.save_seconds = float(line["save_seconds"])
 

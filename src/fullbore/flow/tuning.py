@@ -94,8 +94,10 @@ class Tuning:
         return {}
 
     def compile_seconds(self, setting: Setting) -> float:
-        """What compiling takes: as the latest trial of the setting found it (the machine keeps what it compiled), else
-        as others did, else as it is remembered."""
+        """What compiling takes: the second time, if the setting was compiled twice, else as its trial found it, else as
+        others did, else as it is remembered."""
+        if (name := name_of(setting)) in self.kept.compiled:
+            return self.kept.compiled[name]
         found = [trial for trial in self.kept.measured() if trial.setting.compile]
         own = [trial.first_seconds for trial in found if trial.setting == setting]
         if found:
@@ -247,6 +249,8 @@ class Tuning:
                 warm = self.lab.ask(child, 1, 0.0)
                 if warm.get("ended"):
                     return
+                if name in names and finalists[names.index(name)].compile:
+                    self.kept.add({"compiled": {name: warm["first_seconds"]}})
                 if name == names[0] and self.kept.save_seconds is None:
                     saved = child.ask({"save": True}, max(0.0, self.lab.remaining))
                     self.kept.add({"save_seconds": saved["seconds"]})
