@@ -90,7 +90,7 @@ class Kept:
         self.trials: list[Trial] = []
         self.rounds: list[Round] = []
         self.compiled: dict[str, float] = {}
-        """Seconds that compiling took the second time, by the name of the setting: the machine keeps what it compiled."""
+        """Seconds that compiling took the second time, by setting: the machine keeps what it compiled."""
         self.save_seconds: float | None = None
         lines, plain = _lines(path), json.loads(json.dumps(asked))
         self.changed = _differing(lines[0], plain) if lines else []
