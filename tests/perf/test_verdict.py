@@ -278,6 +278,14 @@ def test_samples_are_laid_over_the_states_they_fell_into() -> None:
     assert found["forward"].held == pytest.approx(9.0 / 4)
 
 
+def test_a_stop_that_was_heard_of_late_is_of_the_sample_before() -> None:
+    intervals = [{"kind": "ledger", "begin": 0.0, "end": 7.0, "seconds": {"start": 7.0}}]
+    idle = {"cores": 2, "cpu_self": 0.1, "read_bytes_per_second": 2e6, "held": 0.0}
+    samples = [{**idle, "t": 6.0, "seconds": 6.0}, {**idle, "t": 7.0, "seconds": 1.0, "cpu_self": 1.0, "held": 5.3}]
+    found = usage_by_state(intervals, samples)["start"]
+    assert found.held == pytest.approx(5.3) and found.fetching * 7 == pytest.approx(6 * (1 - 0.1) - 4.3)
+
+
 def test_a_stopped_child_holds_the_run() -> None:
     intervals = [{"kind": "ledger", "begin": 0.0, "end": 10.0, "seconds": {"forward": 10.0}}]
     sample = {"t": 10.0, "seconds": 10.0, "cores": 2, "cpu_self": 0.1, "stopped": 1}

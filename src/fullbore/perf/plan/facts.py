@@ -161,7 +161,7 @@ def usage_by_state(intervals: Iterable[Mapping[str, Any]], samples: Iterable[Map
     spans = sorted((float(event["begin"]), float(event["end"]), event["seconds"]) for event in intervals)
     found: dict[str, list[Usage]] = {}
     first = 0
-    for sample in sorted(samples, key=lambda event: float(event["t"])):
+    for sample in _in_their_place(sorted(samples, key=lambda event: float(event["t"]))):
         end, length = float(sample["t"]), float(sample["seconds"])
         begin = end - length
         while first < len(spans) and spans[first][1] <= begin:
@@ -181,6 +181,16 @@ def usage_by_state(intervals: Iterable[Mapping[str, Any]], samples: Iterable[Map
             usage = _usage(sample, weight, weight / length)
             found.setdefault(state, []).append(_waited(usage, state, able / covered if covered else 1.0))
     return {state: _average(parts) for state, parts in found.items()}
+
+
+def _in_their_place(samples: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Samples whose stopped seconds do not exceed their length: the rest, heard of late, is of the one before."""
+    settled, excess = list[Mapping[str, Any]](), 0.0
+    for sample in reversed(samples):
+        held = float(sample.get("held", 0.0)) + excess
+        excess = max(0.0, held - float(sample["seconds"]))
+        settled.append({**sample, "held": held - excess} if held else sample)
+    return settled[::-1]
 
 
 _COMPUTING = (State.FORWARD, State.BACKWARD, State.OPTIMIZER, State.EVALUATE, State.COPY)
