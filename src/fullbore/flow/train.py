@@ -44,7 +44,8 @@ def train(session: Session, plan: Plan, *, resume: bool) -> dict[str, Any]:
                 train_rank(session.job, plan, paths, session.recorder, session.progress, requested, resume=resume)
             else:
                 _launch(session, plan, resume)
-        summary: dict[str, Any] = json.loads(_summary(paths).read_text())
+        with session.recorder.state(State.REPORT):
+            summary: dict[str, Any] = json.loads(_summary(paths).read_text())
         facts["artifact"] = str(paths.artifact("model"))
         facts["detail"] = f"{summary['steps']} steps, stopped by {summary['stopped']}"
     return summary
@@ -83,11 +84,13 @@ def train_rank(
         proc.reset_peak_memory()
         prepared = materials.load(job, paths)
         setup = materials.setup(prepared, plan, paths, recorder, progress, stop, rank=rank, resume=resume)
-    result = loop.run(setup)
+    with recorder.state(State.REPORT):
+        result = loop.run(setup)
     if rank:
         return
     if result.stopped != "interrupted":
-        result = replace(result, metrics={**result.metrics, **_tested(prepared, setup, result)})
+        with recorder.state(State.EVALUATE):
+            result = replace(result, metrics={**result.metrics, **_tested(prepared, setup, result)})
     with recorder.state(State.CHECKPOINT):
         summary = _plain(result)
         if result.stopped != "interrupted":
