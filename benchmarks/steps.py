@@ -8,7 +8,8 @@ Contestants take turns, each in a process of its own, and load their samples as 
 time: `trainer` is transformers' Trainer, `loop` the loop that everybody writes over a DataLoader (autocast, clipping,
 fused AdamW), with bf16, torch.compile, channels_last (`cl`) or length-grouped batches (`grouped`) where documentation
 advises them; for language models they train the transformers class of the same folder, else the very same module.
-`ours` is data.feed.Feed and train.step.Step under settings that a run's own trials choose among (`one`: one thread).
+`ours` is data.feed.Feed and train.step.Step under settings that a run's own trials choose among (`one`: one thread);
+`unsettled` shows what engine.process.settle, which keeps freed memory, is worth.
 `limit` is the step's matrix products and convolutions alone, without any padding.
 `--isa` limits oneDNN for all contestants (AVX512_CORE: a processor without bf16 or AMX; fp32 settings then take part).
 Medians over the rounds; a ratio above 1 is in our favour. The loss after as many steps is printed to be compared.
@@ -130,7 +131,10 @@ def module(kind: str) -> Any:
 
 
 CASES = {
-    "lm10m": Case(partial(decoder, 320, 6, 5, 1280), partial(rows, 256), 8, "tokens", True),
+    "lm10m": Case(
+        partial(decoder, 320, 6, 5, 1280), partial(rows, 256), 8, "tokens", True,
+        ours=(*OURS, "ours_bf16_unsettled", "ours_bf16_compile_unsettled"),
+    ),
     "lm50m": Case(partial(decoder, 640, 8, 10, 1728), partial(rows, 512), 4, "tokens", True, warm=6),
     "mail": Case(
         minilm, mails, 16, "samples", warm=4, passes=True,
@@ -198,7 +202,8 @@ def ours(case: Case, seconds: float, folder: Path, flags: set[str]) -> dict[str,
     from fullbore.train.precision import exact
     from fullbore.train.step import Step
 
-    settle()
+    if "unsettled" not in flags:
+        settle()
     samples = case.samples()
     schema = {
         name: Column(name, "int64" if name == "label" else str(values[0].dtype), np.shape(values)[1:])

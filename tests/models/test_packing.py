@@ -99,7 +99,7 @@ def test_attention_that_is_set_is_taken_or_refused(tmp_path: Path) -> None:
         execution.attend(hub, path)  # type: ignore[arg-type]
         assert rows_of(hub, given) == {rows}
     other = build(tmp_path, "mpnet", "masked_lm")
-    with pytest.raises(InputError, match="train.attention: found packed"):
+    with pytest.raises(InputError, match=r"train\.attention: found packed"):
         execution.attend(other, "packed")
 
 

@@ -21,7 +21,8 @@ def section(**settings: object) -> TrainSection:
 
 def made(asked: TrainSection, model: Model = DECODER, opened: frozenset[str] = ALL, **changes: object) -> Space:
     limits = Limits(
-        rows=1000, units_per_row=128, units="tokens", cores=2, memory_available=8e9, expected={"fp32": 2.0, "bf16": 1.0},
+        rows=1000, units_per_row=128, units="tokens", cores=2, memory_available=8e9,
+        expected={"fp32": 2.0, "bf16": 1.0},
         attends=lambda precision: "plain" if precision == "bf16" else "fused",
     )  # fmt: skip
     return space(asked, replace(limits, **changes), model, opened)  # type: ignore[arg-type]

@@ -49,7 +49,8 @@ class Curves:
     kernels: Mapping[str, Curve]
     """By `<name>/<dtype>/<threads>`: names and sizes are those of `spec.work.Launch`; one size: bytes moved."""
     launching: Mapping[str, float] = field(default_factory=dict)
-    """Seconds that a launch costs besides, in a network's forward and backward pass: `<forward|backward>/<precision>/<threads>`."""
+    """Seconds that a launch costs besides, in a network's forward and backward pass, by
+    `<forward|backward>/<precision>/<threads>`."""
     sustained: Mapping[str, float] = field(default_factory=dict)
     """What a kernel takes in a network over what it takes alone: `<precision>/<threads>`, of convolutions
     `convolution/<precision>/<threads>`."""

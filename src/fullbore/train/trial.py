@@ -73,7 +73,7 @@ class Trials:
         )
 
     def save_seconds(self, folder: Path) -> float:
-        """What a checkpoint costs the steps: copying holds them up, and writing takes a core from them for as long as it
+        """What a checkpoint costs the steps: copying holds them up, and writing takes a core from them as long as it
         computes. The second one is told, which finds the memory of the first."""
         saving = Checkpoints(folder, 1, self._recorder)
         with closing(saving):

@@ -108,11 +108,12 @@ def _by_curves(work: Work, ceilings: Ceilings, plan: Plan) -> dict[str, float]:
     device = kernels.Device(ceilings.curves, plan.precision, plan.threads, plan.world_size)
     found = {}
     for name in set(_CLASSES.values()):
-        parts = {
-            part: tuple(launch for launch in getattr(launches, part) if _class(launch.name) == name)
-            for part in ("body", "head", "chunk")
-        }
-        each = kernels.seconds(replace(launches, **parts), device, plan.micro_batch_size)
+        body, head, chunk = (
+            tuple(launch for launch in part if _class(launch.name) == name)
+            for part in (launches.body, launches.head, launches.chunk)
+        )
+        own = replace(launches, body=body, head=head, chunk=chunk)
+        each = kernels.seconds(own, device, plan.micro_batch_size)
         found[name] = each.forward + each.backward
     return found
 

@@ -147,7 +147,7 @@ def utilisation(facts: Facts) -> tuple[Utilisation, ...]:
             ("disk, writing", usage.write_rate, ceilings.disk_write),
         ):
             found.append((name, rate / ceiling * seconds, 1.0, ceiling, "B/s"))
-    cut = ((name, min(busy, seconds * many), many, *ceiling) for name, busy, many, *ceiling in found)
+    cut = ((name, min(busy, seconds * many), many, ceiling, unit) for name, busy, many, ceiling, unit in found)
     demands = [
         Utilisation(name, busy / samples, many, busy / seconds / many, ceiling, unit)
         for name, busy, many, ceiling, unit in cut
