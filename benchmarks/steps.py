@@ -388,6 +388,10 @@ def trainer(case: Case, seconds: float, folder: Path, flags: set[str]) -> dict[s
     return clock.told(length_of(peer.samples) if case.language else 1)
 
 
+def _note(taken: list[Any], part: Any, given: tuple[Any, ...], _: Any) -> None:
+    taken.append((part, tuple(given[0].shape)))
+
+
 def limit(case: Case) -> dict[str, Any]:
     """The matrix products and convolutions of a mean step alone, forward and backward, bf16."""
     import torch
@@ -410,10 +414,11 @@ def limit(case: Case) -> dict[str, Any]:
 
     if "pixels" in samples:
         taken: list[tuple[nn.Conv2d, tuple[int, ...]]] = []
-        for part in network.modules():
-            if isinstance(part, nn.Conv2d):
-                part.register_forward_hook(lambda part, given, _: taken.append((part, tuple(given[0].shape))))
+        note = partial(_note, taken)
+        handles = [part.register_forward_hook(note) for part in network.modules() if isinstance(part, nn.Conv2d)]
         network(torch.from_numpy(samples["pixels"][: case.batch]))
+        for handle in handles:
+            handle.remove()
         for part, shape in taken:
             part = part.bfloat16().to(memory_format=torch.channels_last)
             x = torch.randn(shape).bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()

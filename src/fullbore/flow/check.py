@@ -19,8 +19,8 @@ from fullbore.flow import energy, forecast, lines
 from fullbore.flow import prepare as prepare_data
 from fullbore.flow.lines import Subject
 from fullbore.flow.prepare import corpus_key, look
+from fullbore.flow.work import work as work_of
 from fullbore.models import build, execution, tokenizer
-from fullbore.models import work as works
 from fullbore.perf.measure import probe, proc
 from fullbore.perf.model import memory
 from fullbore.perf.model.energy import Energy
@@ -139,7 +139,7 @@ def _training(
     shapes = build.sizes(corpus.info, None, None)
     if job.tokenizer is not None:
         shapes = build.with_vocabulary(shapes, _vocabulary_size(job), section.sequence_length)
-    work = works.work(model, task, shapes, launched=ceilings.curves is not None)
+    work = work_of(model, task, shapes, launched=ceilings.curves is not None)
     limits = choose.Limits(
         rows=max(1, rows["train"]),
         units_per_row=section.sequence_length if language else 1,

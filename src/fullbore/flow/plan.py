@@ -14,8 +14,8 @@ from fullbore.base.units import format_seconds, plural
 from fullbore.flow import forecast, host, lines, materials, prepare
 from fullbore.flow.materials import Materials
 from fullbore.flow.session import Session
+from fullbore.flow.work import work as work_of
 from fullbore.models import execution
-from fullbore.models import work as works
 from fullbore.perf.measure import probe, proc
 from fullbore.perf.measure.condition import condition
 from fullbore.perf.model import memory
@@ -53,7 +53,7 @@ def frozen(session: Session, resuming: bool) -> forecast.Frozen:
             session.recorder.event("condition", fingerprint=probe.machine().fingerprint, **condition())
             prepared = materials.load(session.job, paths)
             launched = ceilings.curves is not None
-            work = works.work(prepared.model, prepared.task_section, prepared.sizes, launched=launched)
+            work = work_of(prepared.model, prepared.task_section, prepared.sizes, launched=launched)
             write_atomic(paths.work, json.dumps(work.to_json()) + "\n")
             trial_seconds = None
             if resuming and paths.plan.is_file():
@@ -96,7 +96,7 @@ def limits(prepared: Materials, work: Work, ceilings: Ceilings) -> choose.Limits
         """Only what was traced tells what recomputation keeps: a second's work, done if it is asked for."""
         if work.launches:
             return work
-        return works.work(prepared.model, prepared.task_section, prepared.sizes, launched=True)
+        return work_of(prepared.model, prepared.task_section, prepared.sizes, launched=True)
 
     def again(micro: int) -> float:
         return sum(memory.predict(traced(), section, micro, recompute=True).values())

@@ -13,8 +13,8 @@ from fullbore.base.errors import InputError
 from fullbore.base.paths import RunPaths
 from fullbore.flow import forecast, lines, materials, prepare
 from fullbore.flow.lines import Subject
+from fullbore.flow.work import work as work_of
 from fullbore.models import build, tokenizer
-from fullbore.models import work as works
 from fullbore.perf.measure import history, proc
 from fullbore.perf.model import memory
 from fullbore.perf.model.calibration import Past
@@ -125,7 +125,7 @@ def _work(found: Basis, job: Job) -> Work:
     if section is not None and section != found.subject.job.tokenizer and job.train is not None:
         count = section.vocabulary_size if section.kind == "byte_bpe" else _vocabulary(section.folder)
         sizes = build.with_vocabulary(sizes, count, job.train.sequence_length)
-    return works.work(prepared.model, prepared.task_section, sizes, launched=bool(found.work.launches))
+    return work_of(prepared.model, prepared.task_section, sizes, launched=bool(found.work.launches))
 
 
 def _vocabulary(folder: str | None) -> int:

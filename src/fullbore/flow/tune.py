@@ -31,7 +31,7 @@ from fullbore.flow.run import quiet
 from fullbore.flow.session import Session
 from fullbore.flow.trials import Kept, Lab, name_of
 from fullbore.flow.tuning import Notify, Tuning
-from fullbore.models import work as works
+from fullbore.flow.work import work as work_of
 from fullbore.perf.measure import probe, stats
 from fullbore.perf.plan import choose
 from fullbore.perf.plan.choose import Setting
@@ -193,7 +193,7 @@ def prepared(
     last = prepare.prepare_data(session, seen.source)
     ceilings = probe.probe(folder=paths.folder)
     prepared = materials.load(job, paths)
-    work = works.work(prepared.model, prepared.task_section, prepared.sizes, launched=True)
+    work = work_of(prepared.model, prepared.task_section, prepared.sizes, launched=True)
     limits = limits_of(replace(prepared, train=section), work, ceilings)
     draft = choose.plan(section, [], limits)
     write_atomic(paths.plan, json.dumps(draft.to_json(), indent=1) + "\n")
