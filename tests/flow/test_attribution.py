@@ -137,11 +137,11 @@ FIXED = (
 )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("fault", FIXED, ids=lambda fault: fault.kind)
 def test_each_fault_is_named(lab: Lab, fault: Fault) -> None:
     if fault.kind in (DISK, injected.MEMORY, injected.COLD) and not os.access("/sys/fs/cgroup/memory/tasks", os.W_OK):
-        pytest.skip("limits need cgroups of version 1, as root")
+        pytest.fail("limits need cgroups of version 1: run it as root where /sys/fs/cgroup/memory can be written")
     seen = lab.observe((fault,), 2 if fault.kind == RANK else 1)
     assert seen.code == 0, seen.error
     result = lab.bench.result(seen.run)

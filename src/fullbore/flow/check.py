@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -17,14 +16,14 @@ from fullbore.data import prepare
 from fullbore.data.prepare import Source
 from fullbore.flow import energy, forecast, lines
 from fullbore.flow import prepare as prepare_data
+from fullbore.flow.limits import limits
 from fullbore.flow.lines import Subject
 from fullbore.flow.prepare import corpus_key, look
 from fullbore.flow.work import work as work_of
-from fullbore.models import build, execution, tokenizer
+from fullbore.models import build, tokenizer
 from fullbore.perf.measure import probe, proc
 from fullbore.perf.model import memory
 from fullbore.perf.model.energy import Energy
-from fullbore.perf.plan import choose
 from fullbore.perf.plan.cause import OF_STATE, Limit
 from fullbore.perf.plan.course import STEPS, Amounts
 from fullbore.record import artifact
@@ -140,18 +139,9 @@ def _training(
     if job.tokenizer is not None:
         shapes = build.with_vocabulary(shapes, _vocabulary_size(job), section.sequence_length)
     work = work_of(model, task, shapes, launched=ceilings.curves is not None)
-    limits = choose.Limits(
-        rows=max(1, rows["train"]),
-        units_per_row=section.sequence_length if language else 1,
-        units=work.units,
-        cores=len(os.sched_getaffinity(0)),
-        memory_available=proc.memory_in_reach(),
-        memory_of=lambda micro: sum(memory.predict(work, section, micro).values()),
-        has_validation=rows.get("validation", 0) > 0,
-        attends=execution.attention(model, task, section.sequence_length),
-    )
-    limits = forecast.informed(job, section, work, limits, ceilings)
-    return forecast.forecast(job, section, work, limits, ceilings, rows.get("validation", 0)), work, rows
+    bounds = limits(section, model, task, shapes, work, rows)
+    bounds = forecast.informed(job, section, work, bounds, ceilings)
+    return forecast.forecast(job, section, work, bounds, ceilings, rows.get("validation", 0)), work, rows
 
 
 def _vocabulary_size(job: Job) -> int:

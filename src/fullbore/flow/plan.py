@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import asdict, replace
-from functools import cache, partial
+from functools import partial
 
 from fullbore.base.files import write_atomic
 from fullbore.base.refusals import outgrown
 from fullbore.base.units import format_seconds, plural
 from fullbore.flow import forecast, host, lines, materials, prepare
+from fullbore.flow.limits import limits as bounds_of
 from fullbore.flow.materials import Materials
 from fullbore.flow.session import Session
 from fullbore.flow.work import work as work_of
-from fullbore.models import execution
 from fullbore.perf.measure import probe, proc
 from fullbore.perf.measure.condition import condition
-from fullbore.perf.model import memory
 from fullbore.perf.plan import choose, steps
 from fullbore.record.ledger import State
 from fullbore.record.span import Recorder
 from fullbore.spec.hardware import Ceilings
-from fullbore.spec.model import BLOCKS
 from fullbore.spec.plan import Plan
 from fullbore.spec.work import Work
 from fullbore.train import trial
@@ -85,34 +82,10 @@ def _short(session: Session, plan: Plan) -> str | None:
 
 
 def limits(prepared: Materials, work: Work, ceilings: Ceilings) -> choose.Limits:
-    """What the machine gives and the job needs, for `choose`."""
-    section = prepared.train
-
-    def memory_of(micro: int) -> float:
-        return sum(memory.predict(work, section, micro).values())
-
-    @cache
-    def traced() -> Work:
-        """Only what was traced tells what recomputation keeps: a second's work, done if it is asked for."""
-        if work.launches:
-            return work
-        return work_of(prepared.model, prepared.task_section, prepared.sizes, launched=True)
-
-    def again(micro: int) -> float:
-        return sum(memory.predict(traced(), section, micro, recompute=True).values())
-
-    found = choose.Limits(
-        rows=prepared.shards.rows("train"),
-        units_per_row=prepared.units_per_row(),
-        units=work.units,
-        cores=len(os.sched_getaffinity(0)),
-        memory_available=proc.memory_in_reach(),
-        memory_of=memory_of,
-        has_validation=prepared.shards.rows("validation") > 0,
-        attends=execution.attention(prepared.model, prepared.task_section, section.sequence_length),
-        recomputing_memory_of=again if prepared.model.kind in BLOCKS else None,
-    )
-    return forecast.informed(prepared.job, section, work, found, ceilings)
+    """What the machine gives and the job needs, with what past runs say of it."""
+    rows = {split: prepared.shards.rows(split) for split in ("train", "validation")}
+    found = bounds_of(prepared.train, prepared.model, prepared.task_section, prepared.sizes, work, rows)
+    return forecast.informed(prepared.job, prepared.train, work, found, ceilings)
 
 
 def _choose(session: Session, prepared: Materials, work: Work, ceilings: Ceilings) -> tuple[Plan, float]:
