@@ -78,7 +78,7 @@ def test_a_job_is_tuned_and_the_better_one_runs(bench: Bench) -> None:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_killed_tuner_goes_on_from_what_it_measured(bench: Bench) -> None:
     job = bench.job(OPEN)
     process = bench.start("tune", job, "--budget", "90s")
@@ -120,7 +120,7 @@ def test_ctrl_c_leaves_the_best_so_far_and_says_how_to_go_on(bench: Bench) -> No
     assert "layers = 3  # --set" in written
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.skipif(proc.memory_available() < 16e9, reason="what does not fit here is not even tried")
 def test_want_of_memory_ends_a_trial_but_not_the_tuner(bench: Bench) -> None:
     """512 rows at once through 24 layers keep about 5 GB, inputs of layers alone a tenth of it; 4 GB are allowed."""
