@@ -17,7 +17,7 @@ __all__ = ["reader"]
 PAGE = ROOT / "docs" / "tune.md"
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_page_of_tune(reader: Reader) -> None:
     for block in blocks(PAGE.read_text()):
         if block.language == "toml":

@@ -33,9 +33,9 @@ def keep(paths: RunPaths, job: Job, answer: Mapping[str, Any], keys: str) -> Non
         file.write(json.dumps(entry) + "\n")
 
 
-def compared(job: Job, found: Facts, fingerprint: str) -> list[dict[str, Any]]:
-    """Each prediction of this job beside what its run measured, the last of each run; remembered, so that the next such
-    prediction knows the error of its kind."""
+def compared(job: Job, found: Facts, fingerprint: str, *, teaches: bool) -> list[dict[str, Any]]:
+    """Each prediction of this job beside what its run measured, the last of each run; if the run `teaches` (nobody
+    disturbed it), this is remembered, so that the next such prediction knows the error of its kind."""
     measured = {"run time": found.ledger.wall, "training rate": _rate(found)}
     told: dict[str, dict[str, Any]] = {}
     for run, entry in _kept(job_key(job)):
@@ -45,7 +45,7 @@ def compared(job: Job, found: Facts, fingerprint: str) -> list[dict[str, Any]]:
             told[run] = {
                 **{key: entry[key] for key in ("set", "keys", "sha256")},
                 **{"run": run, "figure": figure["name"], "unit": figure["unit"]},
-                **{"was": figure["now"], "predicted": figure["then"], "measured": value},
+                **{"was": figure["now"], "predicted": figure["then"], "measured": value, "teaches": teaches},
             }
     entries = [
         Past(fingerprint, QUANTITY, item["keys"], "", item["predicted"] / item["was"], item["measured"] / item["was"])
@@ -53,7 +53,7 @@ def compared(job: Job, found: Facts, fingerprint: str) -> list[dict[str, Any]]:
         if item["was"] and item["predicted"]
     ]
     with suppress(OSError):
-        if entries:
+        if entries and teaches:
             history.remember(entries)
     return list(told.values())
 

@@ -170,7 +170,7 @@ def _remember(session: Session, facts: dict[str, Any], *, whole: bool) -> list[d
     found = known(session.run.paths, session.recorder.ledger())
     forecast.remember(subject, frozen, forecast.finished(facts["training"], found, whole=whole))
     calm = whole and undisturbed(found, TRAINING)
-    return foretold.compared(session.job, found, frozen.ceilings.basis) if calm else []
+    return foretold.compared(session.job, found, frozen.ceilings.basis, teaches=calm)
 
 
 def _finish(
