@@ -57,7 +57,7 @@ def test_a_job_is_tuned_and_the_better_one_runs(bench: Bench) -> None:
     assert all(row["setting"]["precision"] == "fp32" and not row["setting"]["compile"] for row in measured)
     assert all(row["setting"]["micro_batch_size"] * row["setting"]["accumulation"] == 8 for row in measured)
     assert answer["rounds"] >= 6 and answer["noise"]["sentence"].startswith("noise: ")
-    assert 0 <= answer["left"]["expected"] <= answer["left"]["bound"] < 1 and answer["stopped"]
+    assert 0 <= answer["left"]["expected"] < 1 and 0 <= answer["left"]["bound"] < 1 and answer["stopped"]
     assert [row["setting"] for row in measured if row["chosen"]] in ([answer["chosen"]], [])
     again = {key: getattr(load(bench.folder / answer["out"]).job, key) for key in ("data", "model", "task")}
     job = load(bench.folder / "job.toml").job

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,6 @@ def test_compiled_steps_agree_and_compiling_is_its_own_state(tmp_path: Path, sha
 
 def test_a_trial_with_the_real_feed(tmp_path: Path, shards: Shards) -> None:
     setup = _setup(tmp_path, shards, small.Kept())
-    trial = partial(step_seconds, setup, threads=1, compile=False, steps=1)
-    assert trial(precision="bf16", micro_batch=8).loss == pytest.approx(
-        trial(precision="fp32", micro_batch=2).loss, rel=0.02
-    )
+    whole = replace(setup, plan=replace(setup.plan, precision="bf16", micro_batch_size=8, accumulation=1))
+    parts = replace(setup, plan=replace(setup.plan, precision="fp32", micro_batch_size=2, accumulation=4))
+    assert step_seconds(whole, steps=1).loss == pytest.approx(step_seconds(parts, steps=1).loss, rel=0.02)

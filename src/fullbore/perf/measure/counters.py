@@ -221,7 +221,8 @@ class Counters:
         self._continued, self._listens = 0, False
 
     def __enter__(self) -> Counters:
-        """The first reading is made here: a block that keeps the interpreter busy would make the thread wait for it."""
+        """The first reading and beat are made here: a block that keeps the interpreter busy, or lets go of it often and
+        shortly, makes the thread wait for it, to the end if need be, where the last ones are made."""
         if self._recorder is None and threading.current_thread() is threading.main_thread():
             self._listens = hasattr(signal, "SIGCONT") and signal.getsignal(signal.SIGCONT) == signal.SIG_DFL
             if self._listens:
@@ -230,7 +231,7 @@ class Counters:
         self._tell("energy", counters=meter.names, problems=meter.problems)
         if self._recorder is None:
             self._tell("resource", **since_exec(accounted, proc.core_count()))
-        given = (tree, meter, accounted, reading(tree, meter, accounted))
+        given = (tree, meter, accounted, reading(tree, meter, accounted), _beat(accounted, self._continued))
         self._thread = threading.Thread(target=self._run, args=given, name="fullbore-counters", daemon=True)
         self._thread.start()
         return self
@@ -275,12 +276,13 @@ class Counters:
             else:
                 self._recorder.event(kind, **fields)
 
-    def _run(self, tree: proc.Tree, meter: Meter, accounted: int, before: Reading) -> None:
+    def _run(self, tree: proc.Tree, meter: Meter, accounted: int, before: Reading, beat: Beat) -> None:
         cores, stopped, used = proc.core_count(), 0.0, time.thread_time()
-        stops = Stops(_beat(accounted, self._continued), cores, self._listens)
-        while not self._ended.is_set():
+        stops, ended = Stops(beat, cores, self._listens), False
+        while not ended:
             due = before.clock + self._interval - time.perf_counter()
             asked = self._asked.wait(max(0.0, min(_BEAT_SECONDS, due)))
+            ended = self._ended.is_set()
             now = _beat(accounted, self._continued)
             stopped += stops.add(now)
             if asked or now.clock - before.clock >= self._interval - _ROUNDING:
