@@ -17,8 +17,8 @@ def settle() -> None:
     """Let freed memory stay with this process, and kernels that torch compiles stay on this machine.
 
     glibc takes blocks above 32 MiB from the kernel and gives them back when they are freed: a training step, which
-    allocates the same blocks again and again, then pays for the same pages again and again (mallopt(3)). Measured on a
-    decoder of 12 M parameters, bf16, two cores: a step takes 0.88 of the time, a compiled one 0.75.
+    allocates the same blocks again and again, then pays for the same pages again and again (mallopt(3)).
+    `benchmarks/steps.py` measures what that is worth (`unsettled`).
     """
     with suppress(AttributeError, OSError):
         library = ctypes.CDLL(None)
