@@ -46,4 +46,5 @@ def test_what_is_written_on_it_is_escaped_and_counted() -> None:
 
 
 def test_one_trial_is_a_picture_too() -> None:
-    ElementTree.fromstring(picture(TOLD | {"trials": ROWS[:1]}))
+    drawn = picture(TOLD | {"trials": ROWS[:1]})
+    assert ElementTree.fromstring(drawn).tag.endswith("svg") and drawn.count('class="tn-spread"') == 1
